@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Measures the CPU time per operation, over all servers, of a registry that Citus distributes over four workers with one shard
-each, and compares it in the same run with one server without Citus. Batches are made in three ways: from operations as they
-come, sent to the coordinator (mixed); from operations that concern the same one or two workers, sent to the coordinator
-(formed); and the same, sent to a worker (sent). Also reports the coordinator's share. Starts the servers; needs Debian's
-postgresql with Citus 13 installed, but no build of widgets.
+"""Measures the CPU time per operation, summed over all servers, of a registry that Citus distributes over four workers with one
+shard each, and compares it in the same run with one server without Citus. Batches are made in three ways: of operations in
+random order, sent to the coordinator (mixed); of operations that concern the same one or two workers, sent to the coordinator
+(formed); and of the same operations, sent to a worker (sent). Also reports the coordinator's share. Starts the servers; needs
+Debian's postgresql with Citus 13 installed, but no build of widgets.
 
     bench/postgres/citus.py [--sizes 64,256,1024] [--rounds 3]
 
-In each round, each way has enough widgets for at least two batches of each home. Every operation must succeed, except in the
-step in which every operation must be refused. Each server has one session, and only one call runs at a time. CPU time comes
-from the servers' schedstat, which counts nanoseconds.
+A home is the one or two workers that store the widgets of an operation. In each round, each way has enough widgets for at least
+two batches of each home. Every operation must succeed, except in the step in which every operation must be refused. Each server
+has one session, and only one call runs at a time. CPU time comes from the servers' schedstat, which counts nanoseconds.
 """
 
 import argparse
@@ -83,7 +83,7 @@ class Server:
             if not line:
                 raise SystemExit("citus.py: a session ended")
 
-    def taken(self):
+    def cpu_nanoseconds(self):
         """Returns the CPU time of all the server's processes, in nanoseconds. None of them ends during a measurement."""
         main = (self.data / "postmaster.pid").read_text().split()[0]
         children = pathlib.Path(f"/proc/{main}/task/{main}/children").read_text().split()
@@ -121,7 +121,7 @@ def distribute(coordinator, workers):
 
 
 class Names:
-    """Hands out serial numbers by worker, none of them twice."""
+    """Hands out serial numbers of widgets that a given worker stores, each of them once."""
 
     def __init__(self, coordinator, workers):
         ports = {str(worker.port): number for number, worker in enumerate(workers)}
@@ -149,8 +149,8 @@ def homes():
 
 
 def batches_of(names, size, round_number):
-    """Returns the batches of each way: by kind, a list of the worker that each batch is sent to and the batch's arrays. The
-    pairs of each home, and the widgets of each worker, are a multiple of a batch."""
+    """Returns, by way and kind, the batches: each has the worker to which it is sent, and its two arrays. The pairs of each home,
+    and the widgets of each worker, fill whole batches."""
     chance = random.Random(size * 100 + round_number)
     # At least 4,096 pairs.
     each = size * max(1, 256 // size)
@@ -166,15 +166,15 @@ def batches_of(names, size, round_number):
         first = [(one, left) for one, _, left, _ in pairs]
         second = [(two, right) for _, two, _, right in pairs]
         by_home = way in ("formed", "sent")
-        kinds = {"all": cut(widgets, size, by_home), "pairs": cut_pairs(pairs, size, by_home)}
-        # One widget of each pair is removed together with the association, then the other without one.
-        kinds["remove associated"] = cut(first, size, by_home)
-        kinds["remove"] = cut(second, size, by_home)
+        kinds = {"all": split_widgets(widgets, size, by_home), "pairs": split_pairs(pairs, size, by_home)}
+        # Of each pair, one widget is removed with its association, and then the other widget, which has none any more.
+        kinds["remove associated"] = split_widgets(first, size, by_home)
+        kinds["remove"] = split_widgets(second, size, by_home)
         made[way] = kinds
     return made
 
 
-def cut(widgets, size, by_home):
+def split_widgets(widgets, size, by_home):
     groups = [[each for each in widgets if each[0] == worker] for worker in range(WORKERS)] if by_home else [widgets]
     batches = []
     for group in groups:
@@ -184,7 +184,7 @@ def cut(widgets, size, by_home):
     return batches
 
 
-def cut_pairs(pairs, size, by_home):
+def split_pairs(pairs, size, by_home):
     groups = [[each for each in pairs if each[:2] == home[:2]] for home in homes()] if by_home else [pairs]
     batches = []
     for group in groups:
@@ -267,10 +267,10 @@ def measure(servers, folder, sizes, rounds):
                     for server in on:
                         server.ask(["SELECT set_config('widgets.look_first', '0', false),"
                                     " set_config('widgets.lock_first', '0', false)"])
-                    before = [server.taken() for server in servers]
+                    before = [server.cpu_nanoseconds() for server in servers]
                     for server, of_server in zip(on, calls):
                         server.ask(of_server)
-                    each = [now - then for now, then in zip([server.taken() for server in servers], before)]
+                    each = [now - then for now, then in zip([server.cpu_nanoseconds() for server in servers], before)]
                     if title and round_number:
                         count = sum(len(batch[1]) for batch in made[way][kind])
                         all_of = each[0] if way == "one server" else sum(each[1:])

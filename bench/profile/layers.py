@@ -10,7 +10,7 @@ import collections
 import re
 import sys
 
-# The prefix of a thread's name, and the name of its group here. All other threads are one group.
+# The beginning of a thread's name, and the name of its group. All other threads are one group, `other`.
 THREADS = {
     "http": "HTTP workers",
     "owner": "owner",
@@ -43,7 +43,7 @@ PROGRAM = {
 
 
 def layer(stack):
-    """Returns the layer of a stack of pairs (function, whether it is the kernel's), whose first is the innermost."""
+    """Returns the layer of a stack: pairs of a function and whether it is in the kernel, from the innermost outwards."""
     innermost, in_kernel = stack[0]
     if in_kernel:
         for name, pattern in KERNEL.items():

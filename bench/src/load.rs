@@ -251,8 +251,8 @@ impl Figures {
     }
 }
 
-/// Returns the median: the higher of the two in the middle if their number is even, NaN if there are
-/// none.
+/// Returns the median: the mean of the two in the middle if the number of values is even, NaN if
+/// there are none.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -270,12 +270,12 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_median_of_an_even_number_lies_between_both() {
+    fn the_median_of_two_values_is_their_mean() {
         assert!((median([4.0, 1.0]) - 2.5).abs() < f64::EPSILON);
     }
 
     #[test]
-    fn what_was_turned_away_was_not_served() {
+    fn failed_requests_are_not_counted_as_served() {
         let measured = json!({
             "requests": 1000, "seconds": 2.0, "errors": 400, "unsent": 7,
             "generator_cpu_seconds": 1.0,
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_one() {
+    fn the_median_is_the_middle_value_or_nan_if_there_is_none() {
         let middle = [median([3.0, 1.0, 2.0]), median([])];
         assert_eq!(format!("{middle:?}"), "[2.0, NaN]");
     }

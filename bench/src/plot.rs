@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_peer_has_a_bar_at_each_size_and_a_name() {
+    fn a_chart_has_a_bar_per_measured_size_and_a_label_per_peer() {
         let path = std::env::temp_dir().join(format!("widgets-bench-{}.svg", std::process::id()));
         let series = [
             Series {

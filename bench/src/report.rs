@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_the_digits_that_are_of_use() {
+    fn numbers_are_rounded_and_have_thousands_separators() {
         let texts = [0.0, 0.5, 12.34, 123.4, 1234.5, 1_234_567.0, f64::NAN].map(number);
         assert_eq!(
             texts,
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_markdown() {
+    fn a_table_is_written_as_markdown() {
         let mut table = Table::new(&["a", "b"]);
         table.row(["1".into(), "2".into()]);
         assert_eq!(table.markdown(), "| a | b |\n|---|---|\n| 1 | 2 |\n");

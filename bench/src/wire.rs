@@ -312,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_protocols_are_written_alike() {
+    fn a_request_is_encoded_for_http_and_for_redis() {
         let ask = Work::All.ask("p", 8);
         assert!(matches!(&ask, Ask::Associate(one, two) if one == "p-1-1" && two == "p-1-2"));
         let http = String::from_utf8(Protocol::Http.write(&ask)).unwrap();
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_read_when_it_is_whole() {
+    fn a_response_is_parsed_only_once_complete() {
         let http = Protocol::Http;
         let done = b"HTTP/1.1 204 No Content\r\nvary: Accept\r\n\r\n";
         assert_eq!(http.read(&done[..30]), None);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""`widgets backup` of a running service: a backup is complete. A caller without the right, one that hangs up and one
-whose disk is full get nothing that a service would start on.
+"""Tests `widgets backup` of a running service: a backup is complete. A caller without permission, one that disconnects and
+one whose disk is full get no data directory on which a service would start.
 
     tests/archive/backup.py target/debug/widgets
 """
@@ -40,7 +40,7 @@ def backup(service, to, *arguments, at=None, who=None):
     return service.command("backup", at or url(service), "--to", to, *arguments, environment=environment)
 
 
-def there(service, directory):
+def serial_numbers_in(service, directory):
     """Returns the serial numbers in a directory, as a service on it reports them."""
     verified = service.command("verify", "--data-dir", directory)
     check(verified.returncode == 0, verified.stdout.strip() or verified.stderr.strip())
@@ -54,7 +54,7 @@ def empty(directory):
     return not os.path.exists(directory) or not [name for name in os.listdir(directory) if name != "lock"]
 
 
-def refused_by_a_start(service, directory):
+def is_refused_by_serve(service, directory):
     started = service.command("serve", "--data-dir", directory, "--listen", "127.0.0.1:0")
     return started.returncode != 0 and "widgets restore" in started.stderr
 
@@ -70,23 +70,24 @@ def under_load(binary, folder):
         taken = backup(service, to)
         check(taken.returncode == 0, taken.stdout.splitlines()[0] if taken.stdout else taken.stderr)
         sent = set(writers.sent)
-        found = there(service, to)
-        check(before <= found <= sent, f"it has all {len(before)} that were answered before, and {len(found - before)} more")
+        found = serial_numbers_in(service, to)
+        later = len(found - before)
+        check(before <= found <= sent, f"the backup has all {len(before)} widgets acknowledged before it, and {later} later ones")
     writers.stop()
     service.wait_until_archived()
     verified = service.command("archive", "verify", service.archive)
-    check(verified.returncode == 0, f"the archive beside it: {verified.stdout.strip()}")
+    check(verified.returncode == 0, f"the archive written at the same time: {verified.stdout.strip()}")
     again = backup(service, os.path.join(folder, "copy-0"))
     check(again.returncode == 1 and "not empty" in again.stderr, again.stderr.strip())
     nobody = backup(service, os.path.join(folder, "copy-0"), at="http://127.0.0.1:1")
-    check("not empty" in nobody.stderr, "a directory that is not empty is refused before anybody is asked")
+    check("not empty" in nobody.stderr, "a directory that is not empty is refused before any request is sent")
     nobody = backup(service, os.path.join(folder, "nobody"), at="http://127.0.0.1:1")
     check(nobody.returncode == 1 and "connection refused" in nobody.stderr, nobody.stderr.strip())
     return service
 
 
 def cut_off(service, folder):
-    """A proxy lets only a part of the backup through."""
+    """Takes a backup through a server that sends only a part of it."""
     connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
     connection.request("GET", "/backup")
     whole = connection.getresponse().read()
@@ -107,12 +108,13 @@ def cut_off(service, folder):
     taken = backup(service, to, at=f"http://127.0.0.1:{server.server_port}")
     server.shutdown()
     check(taken.returncode == 1 and "cut off" in taken.stderr, taken.stderr.strip())
-    check(refused_by_a_start(service, to), "no service starts on what was cut off")
+    check(is_refused_by_serve(service, to), "no service starts on a truncated backup")
     taken = backup(service, to)
-    check(taken.returncode == 0 and there(service, to) == service.serial_numbers(), "the same command begins anew")
+    check(taken.returncode == 0 and serial_numbers_in(service, to) == service.serial_numbers(),
+          "the same command, repeated, takes the whole backup")
 
 
-def no_room(service, folder):
+def full_disk(service, folder):
     disk = os.path.join(folder, "disk")
     os.makedirs(disk)
     for way in (["unshare", "--mount"], ["unshare", "--mount", "--map-root-user"], ["sudo", "-n", "unshare", "--mount"]):
@@ -131,8 +133,8 @@ def no_room(service, folder):
     check(taken.returncode == 1 and "No space left" in taken.stderr, taken.stderr.strip())
 
 
-def hang_up(service, folder):
-    """One client disconnects during a backup, and another stops reading."""
+def disconnect(service, folder):
+    """Disconnects one client during a backup, and lets another stop reading."""
     slow = socket.create_connection(("127.0.0.1", service.port))
     slow.sendall(b"GET /backup HTTP/1.1\r\nHost: localhost\r\n\r\n")
     check(b"200 OK" in slow.recv(100), "a backup begins")
@@ -142,12 +144,12 @@ def hang_up(service, folder):
     # The service notices that the first client is gone when it cannot send the next piece.
     while (taken := backup(service, to)).returncode != 0 and time.time() < until:
         check("WG503" in taken.stderr, taken.stderr.strip())
-    check(taken.returncode == 0, "after one that was given up there is another")
+    check(taken.returncode == 0, "after an abandoned backup, another one can be taken")
     slow = socket.create_connection(("127.0.0.1", service.port))
     slow.sendall(b"GET /backup HTTP/1.1\r\nHost: localhost\r\n\r\n")
     slow.recv(100)
     service.stop()
-    check(service.process.returncode == 0, "a client that does not read its backup keeps no service from its end")
+    check(service.process.returncode == 0, "a client that does not read its backup does not keep the service from stopping")
     slow.close()
 
 
@@ -168,13 +170,13 @@ def roles(binary, folder):
         written.write(token("admin"))
     os.chmod(file, 0o600)
     taken = backup(service, to, "--token-file", file)
-    check(taken.returncode == 0, f"the role of auth.admin_roles: {taken.stdout.splitlines()[0] if taken.stdout else taken.stderr}")
+    check(taken.returncode == 0, f"as an admin role: {taken.stdout.splitlines()[0] if taken.stdout else taken.stderr}")
     log = open(service.errors).read()
     check(SECRET not in log and token("admin") not in log, "no secret was logged")
     service.stop()
 
 
-def wrong(binary, folder):
+def invalid_arguments(binary, folder):
     for arguments in (["http://127.0.0.1:1", "--data-dir", folder], ["file:///tmp/archive", "--to", folder], ["http://127.0.0.1:1"],
                       ["ftp://host", "--to", folder]):
         told = subprocess.run([binary, "backup", *arguments], capture_output=True, text=True)
@@ -184,11 +186,11 @@ def wrong(binary, folder):
 def main():
     binary = os.path.abspath(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
-        wrong(binary, folder)
+        invalid_arguments(binary, folder)
         service = under_load(binary, folder)
         cut_off(service, folder)
-        no_room(service, folder)
-        hang_up(service, folder)
+        full_disk(service, folder)
+        disconnect(service, folder)
         roles(binary, folder)
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What an archive or a backup costs: alternately without and with one, measures adds in a closed loop, and the 99th
-percentile at half that rate.
+"""Measures what an archive or a backup costs, alternately without and with one: the adds in a closed loop, and the 99th
+percentile of the latency at half that rate.
 
     tests/archive/cost.py target/release/widgets FOLDER 10M 3
 
@@ -48,7 +48,7 @@ def load(binary, service, *arguments):
         return json.load(open(report))["stretches"][-1]
 
 
-def taken(process):
+def cpu_times(process):
     """Returns the CPU time, in seconds, of each thread of a process by name, and that of the whole process."""
     times = {}
     for stat in [*glob.glob(f"/proc/{process}/task/*/stat"), f"/proc/{process}/stat"]:
@@ -62,7 +62,7 @@ def taken(process):
     return times
 
 
-def by_name(before, after):
+def cpu_time_by_thread(before, after):
     times = collections.Counter()
     for (thread, name), seconds in after.items():
         times[name] += seconds - before.get((thread, name), 0)
@@ -117,7 +117,7 @@ def stop(*_):
 
 
 def main():
-    # So that the processes that were started end as well.
+    # Ends the started processes as well.
     signal.signal(signal.SIGTERM, stop)
     binary, folder, widgets, rounds = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), sys.argv[3], int(sys.argv[4])
     base = os.path.join(folder, f"base-{widgets}")
@@ -163,9 +163,9 @@ def measure(binary, base, folders, kind, half):
         if kind in ("backup", "stream"):
             backups = Backups(binary, service, folder, kind == "stream")
         processes = [service.process.pid, *([s3.process.pid] if s3 else [])]
-        before = [taken(process) for process in processes]
+        before = [cpu_times(process) for process in processes]
         peak = load(binary, service, "--rate", "max")
-        times = [by_name(*each) for each in zip(before, map(taken, processes))]
+        times = [cpu_time_by_thread(*each) for each in zip(before, map(cpu_times, processes))]
         half = half or peak["requests_per_second"] // 2
         at_half = load(binary, service, "--rate", str(int(half)))
         told = []

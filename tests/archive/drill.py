@@ -43,7 +43,7 @@ def drill(binary, rounds, folder, archive, environment):
     service = Service(binary, directory, archive, environment,
                       ["--checkpoint-journal-bytes", "262144", "--segment-bytes", "8388608",
                        "--archive-checkpoint-journal-bytes", "1048576"]).start()
-    # The first object of a new bucket may take seconds, and without any object there is nothing to restore.
+    # Writing the first object to a new bucket may take seconds, and without any object there is nothing to restore.
     service.add("first")
     service.wait_for("widgets_archive_objects_total", lambda objects: objects > 0)
     service.wait_until_archived()
@@ -68,17 +68,17 @@ def drill(binary, rounds, folder, archive, environment):
         there = service.serial_numbers()
         missing = expected - there
         if missing:
-            raise SystemExit(f"round {round}: {len(missing)} of earlier rounds are gone, such as {missing.pop()}")
+            raise SystemExit(f"round {round}: {len(missing)} widgets of earlier rounds are missing, such as {missing.pop()}")
         lost = {number: at for number, at in writers.answered.items() if number not in there}
         age = killed - min(lost.values(), default=killed)
         worst, lost_all, answered_all = max(worst, age), lost_all + len(lost), answered_all + len(writers.answered)
         print(f"round {round}: {len(writers.answered)} answered, {len(lost)} lost, the oldest {age:.2f} s before the kill; "
               f"{restored.stdout.splitlines()[0]}", flush=True)
         if age > INTERVAL + GRACE:
-            raise SystemExit(f"round {round}: an operation was lost that was answered {age:.2f} s before the kill")
+            raise SystemExit(f"round {round}: an operation that was answered {age:.2f} s before the kill was lost")
         kept = [at for number, at in writers.sent.items() if number in there]
         if lost and kept and max(kept) > min(lost.values()):
-            raise SystemExit(f"round {round}: what is lost is not the end of the history")
+            raise SystemExit(f"round {round}: an operation was lost, but one that was sent after its answer was not")
         expected = {number for number in there if number == "first" or number.startswith("r")}
         # Otherwise the next kill might come before this process has archived anything.
         service.wait_until_archived()
@@ -86,8 +86,8 @@ def drill(binary, rounds, folder, archive, environment):
     verified = service.command("archive", "verify", archive)
     if verified.returncode != 0:
         raise SystemExit(verified.stdout + verified.stderr)
-    print(f"{rounds} kills: {answered_all} answered, {lost_all} lost, none answered earlier than {worst:.2f} s before its kill; "
-          f"what was lost was the end. {verified.stdout.strip()}")
+    print(f"{rounds} kills: {answered_all} operations answered, {lost_all} lost, all of them at the end of the history and "
+          f"answered at most {worst:.2f} s before the kill. {verified.stdout.strip()}")
 
 
 main()

@@ -30,7 +30,7 @@ def lines(service):
     return "".join(line + "\n" for line in found)
 
 
-def live(service, name):
+def run_operations(service, name):
     for number in range(12):
         call(service, "add_widget", {"widget_sn": f"{name}{number}", "widget_name": f"ä {number}", "slots": ["P", "Q", "R"][:number % 4]})
     call(service, "associate_widgets", {"widget1_sn": f"{name}1", "widget2_sn": f"{name}2", "port": "P"})
@@ -48,20 +48,20 @@ def main():
         directory = os.path.join(folder, "data")
         settings = ["--archive-interval-ms", "50"]
         service = Service(binary, directory, archive, settings=settings).start()
-        live(service, "a")
+        run_operations(service, "a")
         changes = json.loads(service.get("/changes")[1])
         with open(os.path.join(target, "earlier"), "w") as file:
             file.write(changes[-1]["position"] + "\n")
         with open(os.path.join(target, "earlier.txt"), "w") as file:
             file.write(lines(service))
-        live(service, "b")
+        run_operations(service, "b")
         service.wait_until_archived()
         service.stop()
         # Adds a checkpoint, written by another writer.
         copied = service.command("backup", archive, "--data-dir", directory)
         assert copied.returncode == 0, copied.stderr
         service.start()
-        live(service, "c")
+        run_operations(service, "c")
         with open(os.path.join(target, "newest.txt"), "w") as file:
             file.write(lines(service))
         service.wait_until_archived()

@@ -43,7 +43,7 @@ def block(text, first):
 
 
 def as_postgres():
-    """Returns the prefix of commands that run as postgres, because PostgreSQL refuses to run as root."""
+    """Returns the prefix with which a command runs as postgres, because PostgreSQL refuses to run as root."""
     if os.getuid() == 0:
         return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
     return []
@@ -80,7 +80,7 @@ class Database:
         for line, value in {"repo1-s3-endpoint": f"localhost:{s3.ports[3]}", "repo1-s3-key": "writer", "repo1-s3-key-secret": "secretsecret",
                             "repo1-storage-ca-file": folder / "ca.pem", "pg1-path": self.data}.items():
             configuration, count = re.subn(rf"^{line}=.*$", f"{line}={value}", configuration, flags=re.MULTILINE)
-            check(count == 1, f"/etc/pgbackrest.conf of the page has {line}")
+            check(count == 1, f"/etc/pgbackrest.conf in docs/operations.md has {line}")
         configuration += f"\npg1-port={self.port}\npg1-socket-path={folder}\n"
         for name in ("log", "lock", "spool"):
             (folder / name).mkdir()
@@ -112,7 +112,7 @@ class Database:
                 raise SystemExit(f"FAILED: PostgreSQL does not start: {(self.folder / 'log/postgres').read_text()[-3000:]}")
             time.sleep(0.1)
 
-    def die(self):
+    def kill_and_erase(self):
         """Kills the server and deletes its disk."""
         children = subprocess.run(["pgrep", "--parent", str(self.process.pid)], capture_output=True, text=True).stdout.split()
         for pid in [self.process.pid, *map(int, children)]:
@@ -203,7 +203,7 @@ def drill(database, service):
     before = set(writers.answered) | write(service, "a")
     database.pgbackrest(difference)
     before |= write(service, "b")
-    check("diff backup" in database.pgbackrest(info), "it tells of both")
+    check("diff backup" in database.pgbackrest(info), "it lists both backups")
     time.sleep(1.1)
     moment = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S+00")
     time.sleep(1.1)
@@ -220,17 +220,17 @@ def drill(database, service):
         (to_moment, {"target": moment}, before, after),
         (to_newest, {}, before, None),
     ):
-        database.die()
+        database.kill_and_erase()
         database.pgbackrest(command, **names)
         database.start()
         service.wait_until_ready()
         found = service.serial_numbers()
-        check(there <= found, f"all {len(there)} that were acknowledged before are there")
+        check(there <= found, f"all {len(there)} widgets acknowledged before are present")
         if gone is not None:
-            check(not gone & found, f"and none of the {len(gone)} that came later")
+            check(not gone & found, f"none of the {len(gone)} widgets added later is present")
             # The new timeline must be archived and backed up as well.
             more = write(service, "d")
-            check(len(more) > 10, "the same service goes on")
+            check(len(more) > 10, "the same service continues to accept writes")
             database.pgbackrest(full)
             before |= more
     check(service.process.poll() is None and service.process.pid == pid, "the service was never restarted")

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The archive on servers that speak the protocols of Azure and Google Cloud Storage: Azurite (npm), which is run by
-hand, and a stand-in for Google (google.py), which every run of the tests uses.
+"""Tests the archive on servers with the protocols of Azure and Google Cloud Storage: Azurite (npm), only when started by
+hand, and a stand-in for Google (google.py) in every run of the tests.
 
     npm install --prefix FOLDER azurite
     target/archive/bin/python tests/archive/providers.py target/debug/widgets azure FOLDER
@@ -29,7 +29,7 @@ ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
-def until_listens(port):
+def wait_until_listening(port):
     until = time.time() + 30
     while time.time() < until:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
@@ -48,7 +48,7 @@ def azure(folder, modules):
     command = [binary, "--blobPort", str(port), "--location", os.path.join(folder, "azurite"), "--silent", "--skipApiVersionCheck",
                "--disableTelemetry"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    until_listens(port)
+    wait_until_listening(port)
     date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
     resource = f"/{ACCOUNT}/{ACCOUNT}/widgets\nrestype:container"
     signed = "PUT\n" + "\n" * 11 + f"x-ms-date:{date}\nx-ms-version:2021-08-06\n{resource}"
@@ -69,31 +69,31 @@ def google(folder, _):
     return stand_in, "gs://widgets/production", stand_in.variables()
 
 
-def live(binary, folder, archive, variables):
+def check_archive(binary, folder, archive, variables):
     service = Service(binary, os.path.join(folder, "data"), archive, variables, ["--archive-interval-ms", "300"]).start()
     for number in range(50):
         service.add(f"a{number}")
     service.wait_until_archived()
-    check(service.metric("widgets_archive_stopped") == 0, "it archives, so conditional writes are kept")
+    check(service.metric("widgets_archive_stopped") == 0, "it archives, so the bucket supports conditional writes")
     service.kill()
     shutil.rmtree(service.directory)
     restored = service.command("restore", archive, "--data-dir", service.directory)
     told = restored.stderr + open(service.errors).read()[-2000:]
     check(restored.returncode == 0, restored.stdout.splitlines()[0] if restored.stdout else told)
     service.start()
-    check(len(service.serial_numbers()) == 50, "everything is there")
+    check(len(service.serial_numbers()) == 50, "all widgets are restored")
     # Wait until this store owns the archive: a store that was restored before this might have a later epoch.
     service.wait_until_archived()
     # A second writer takes over, and the first one stops.
     other = os.path.join(folder, "other")
-    check(service.command("restore", archive, "--data-dir", other).returncode == 0, "restored elsewhere as well")
+    check(service.command("restore", archive, "--data-dir", other).returncode == 0, "the archive is restored to another directory as well")
     second = Service(binary, other, archive, variables, ["--archive-interval-ms", "300"]).start()
     for number in range(5):
         second.add(f"b{number}")
     second.wait_until_archived()
     service.add("late")
     service.wait_for("widgets_archive_stopped", lambda stopped: stopped == 1)
-    check(second.metric("widgets_archive_stopped") == 0, "the one that was restored last has the archive, the other one stopped")
+    check(second.metric("widgets_archive_stopped") == 0, "the store restored last owns the archive, and the other one stopped archiving")
     service.stop()
     second.stop()
     copied = second.command("backup", archive, "--data-dir", other)
@@ -108,14 +108,14 @@ def live(binary, folder, archive, variables):
     check(KEY not in logs and TOKEN not in logs, "no credential was logged")
 
 
-def live_google(binary, folder, stand_in, archive):
+def check_google_specifics(binary, folder, stand_in, archive):
     """Tests what only Google has: the token, and the limit of one write a second to one name."""
     check(stand_in.statuses.get(412, 0) >= 3, f"the writes were conditional, by generations: {stand_in.statuses}")
     service = Service(binary, os.path.join(folder, "wrong"), archive + "-2", stand_in.variables("ya29.wrong"), ["--archive-interval-ms", "300"])
     service.start()
     service.add("a")
     service.wait_for('widgets_archive_failures_total{reason="refused"}', lambda failures: failures > 0)
-    check(service.get("/ready")[0] == 200, "a token that is refused is told, and /ready is 200")
+    check(service.get("/ready")[0] == 200, "a refused token is reported, and /ready is 200")
     service.stop()
     stand_in.is_refusing = True
     service.start(stand_in.variables())
@@ -123,7 +123,7 @@ def live_google(binary, folder, stand_in, archive):
     stand_in.is_refusing = False
     service.wait_until_archived()
     check(service.command("archive", "verify", archive + "-2", environment=stand_in.variables()).returncode == 0,
-          "a bucket that refused for a while gets everything")
+          "after the bucket refused requests for a while, the archive is complete")
     stand_in.statuses.clear()
     for number in range(50):
         service.add(f"c{number}")
@@ -135,7 +135,7 @@ def live_google(binary, folder, stand_in, archive):
 
 
 def prune_beside_writers(binary, folder, stand_in, archive):
-    """A service archives all the time while somebody prunes: both replace the same manifest."""
+    """Prunes the archive of a service that archives all the time: both replace the same manifest."""
     settings = ["--archive-interval-ms", "300", "--archive-checkpoint-journal-bytes", str(1 << 20)]
     service = Service(binary, os.path.join(folder, "busy"), archive, stand_in.variables(), settings).start()
     writers = Writers(service, 4, "busy", name="n" * 200)
@@ -148,24 +148,24 @@ def prune_beside_writers(binary, folder, stand_in, archive):
             pruned = service.command("archive", "prune", archive, "--keep", "0s")
             check(pruned.returncode == 0, (pruned.stdout + pruned.stderr).strip().replace("\n", "; "))
             replaced += " 0 checkpoints" not in pruned.stdout + pruned.stderr
-            # Afterwards the archiver must get its turn.
+            # Afterwards the archiver must be able to write again.
             reached = stand_in.writes("manifest")
             until = time.time() + 30
             while stand_in.writes("manifest") < reached + 2 and time.time() < until:
                 time.sleep(0.1)
-            check(stand_in.writes("manifest") >= reached + 2, "and the archiver goes on")
+            check(stand_in.writes("manifest") >= reached + 2, "the archiver continues after the pruning")
     finally:
         writers.stop()
-    check(replaced > 1, f"{replaced} prunings let a checkpoint go")
+    check(replaced > 1, f"{replaced} prunings removed a checkpoint")
     service.wait_until_archived()
     check(service.metric("widgets_archive_stopped") == 0 and service.metric("widgets_archive_gaps_total") == 0, "no gap")
     count = len(service.serial_numbers())
     service.stop()
-    check(service.command("archive", "verify", archive).returncode == 0, "what is left is whole")
+    check(service.command("archive", "verify", archive).returncode == 0, "the pruned archive is intact")
     other = os.path.join(folder, "busy-restored")
-    check(service.command("restore", archive, "--data-dir", other).returncode == 0, "and is restored")
+    check(service.command("restore", archive, "--data-dir", other).returncode == 0, "the pruned archive can be restored")
     restored = Service(binary, other, None).start()
-    check(len(restored.serial_numbers()) == count, f"with all {count} widgets")
+    check(len(restored.serial_numbers()) == count, f"the restored store has all {count} widgets")
     restored.stop()
 
 
@@ -175,9 +175,9 @@ def main():
         emulator = {"azure": azure, "google": google}[kind]
         process, archive, variables = emulator(folder, sys.argv[3] if len(sys.argv) > 3 else None)
         try:
-            live(binary, folder, archive, variables)
+            check_archive(binary, folder, archive, variables)
             if kind == "google":
-                live_google(binary, folder, process, archive)
+                check_google_specifics(binary, folder, process, archive)
         finally:
             process.terminate()
             process.wait()

@@ -58,21 +58,21 @@ def disk_dies(service, folder):
     # Steps 2 and 3.
     names = {"s3://BUCKET/PREFIX": ARCHIVE, "/var/lib/widgets": service.directory}
     told = run(service, restore, names).stdout
-    check("the archive has nothing later" in told, "it says what the archive has after that: nothing")
+    check("the archive has nothing later" in told, "the restore reports that the archive has nothing later")
     service.start()
-    check(service.serial_numbers() == {"a", "b"}, "the service goes on with the same configuration")
+    check(service.serial_numbers() == {"a", "b"}, "the service continues with the same configuration")
     # Step 4.
     status, changes = service.get(f"/changes?after={position}")
-    check((status, json.loads(changes)) == (200, []), "who follows the changes goes on from its position")
-    check(add(service, "b", key="once")[:2] == (204, "true"), "a retry finds what it finds in the archive")
+    check((status, json.loads(changes)) == (200, []), "a subscriber to the changes continues from its position")
+    check(add(service, "b", key="once")[:2] == (204, "true"), "a retry with its idempotency key is recognised")
     cut = add(service, "c")[2]
     service.wait_until_archived()
     # A restore to a position before a mistake, into another directory.
     earlier = os.path.join(folder, "earlier")
     run(service, f"widgets restore {ARCHIVE} --data-dir {earlier} --position {position}", {})
     reader = Service(service.binary, earlier, None).start()
-    check(reader.serial_numbers() == {"a", "b"}, "what it was before")
-    check(reader.get(f"/changes?after={cut}")[0] == 410, "one that has seen what was cut off gets 410")
+    check(reader.serial_numbers() == {"a", "b"}, "the store has the state before the mistake")
+    check(reader.get(f"/changes?after={cut}")[0] == 410, "a subscriber that has received discarded changes gets 410")
     reader.stop()
 
 
@@ -117,7 +117,7 @@ def compose(service, folder):
         words = [re.sub(r"\$\{\w+:-(.*)\}", r"\1", word).replace("/data", folder) for word in words]
         run(service, shlex.join(["widgets", *words]), {})
     drilled = Service(service.binary, os.path.join(folder, "drill"), None).start()
-    check(drilled.serial_numbers() == service.serial_numbers(), "a drill leaves the store as the archive has it")
+    check(drilled.serial_numbers() == service.serial_numbers(), "the drill restores the widgets of the running service")
     drilled.stop()
 
 

@@ -56,7 +56,7 @@ def prepare(binary, folder, s3, count):
     adds(binary, service, 10, 25000, 1)
     service.add("before")
     there = widgets(service)
-    # A restore is precise to the second, so nothing may be answered in the second that is restored.
+    # A restore is precise to the second, so no operation may be answered within the second to which it restores.
     time.sleep(1.2)
     moment = now()
     time.sleep(1.2)
@@ -128,7 +128,7 @@ def stop(*_):
 
 
 def main():
-    # So that the processes that were started end as well.
+    # Ends the started processes as well.
     signal.signal(signal.SIGTERM, stop)
     binary, folder, kind = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), sys.argv[3]
     os.makedirs(folder, exist_ok=True)

@@ -50,7 +50,7 @@ class S3:
         with open(self.config, "w") as config:
             json.dump(identities, config)
         self.process = None
-        # Whether others know its ports already.
+        # Whether it has started once. It must then keep its ports, because other processes know them.
         self.has_started = False
         # Additional flags.
         self.more = []
@@ -76,7 +76,7 @@ class S3:
             raise SystemExit(f"SeaweedFS does not start: {log.read()[-2000:]}")
 
     def try_to_start(self):
-        """Starts the server, and returns whether it listens: False if it has ended."""
+        """Starts the server. Returns True once it listens, or False if it ended before that."""
         master, volume, filer, s3 = self.ports
         command = [self.weed, "-logtostderr", "server", f"-dir={self.folder}", "-s3", f"-s3.port={s3}", f"-s3.config={self.config}",
                    "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}", f"-volume.port={volume}",

@@ -158,12 +158,13 @@ def main():
     if positions != sorted(set(positions)):
         failures.append("the positions do not ascend")
     if sorted(told) != sorted(run.accepted):
-        failures.append(f"accepted {len(run.accepted)}, told {len(told)}, {len(set(told))} of them different")
+        failures.append(f"{len(run.accepted)} operations were accepted, but the feed has {len(told)} changes, "
+                        f"{len(set(told))} of them different")
     for subscriber, got in enumerate(run.told):
         if got != changes:
-            failures.append(f"subscriber {subscriber} was told {len(got)} changes, or others")
-    print(f"{kills} kills, {len(told)} operations accepted and told to {SUBSCRIBERS} subscribers, "
-          f"{run.retried} retried, {run.replayed} answered as the first time")
+            failures.append(f"subscriber {subscriber} received {len(got)} changes, which are not those of the feed")
+    print(f"{kills} kills, {len(told)} operations accepted and reported to {SUBSCRIBERS} subscribers, "
+          f"{run.retried} retried, {run.replayed} retries answered from the idempotency keys")
     for failure in failures:
         print("WRONG:", failure)
     sys.exit(1 if failures else 0)

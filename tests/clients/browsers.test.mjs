@@ -1,5 +1,5 @@
-// What web pages in a real browser can do to a service without authentication: pages of another site, a page
-// whose host name resolves to this machine, and pages of the same site. Also the service's own page behind a path.
+// Tests what web pages in a real browser can do to a service without authentication: pages of another site, a page
+// whose host name resolves to this machine, and pages of the same site. Also tests the service's own page behind a path.
 import assert from "node:assert/strict";
 import { createServer, request } from "node:http";
 import { test } from "node:test";
@@ -74,7 +74,7 @@ async function attempt(browser, from, target, prefix) {
   return { outcomes, written };
 }
 
-test("pages of another site and of another name neither write nor read", { skip, timeout: 120_000 }, async () => {
+test("pages of another site or of another host name can neither write nor read", { skip, timeout: 120_000 }, async () => {
   const add = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(widget("seen")) };
   assert.equal((await fetch(`${url}/rpc/add_widget`, add)).status, 204);
   await serving(page, async (evil) => {
@@ -103,12 +103,12 @@ test("pages of another site and of another name neither write nor read", { skip,
   });
 });
 
-test("a page of the same host writes if it says what it sends", { skip, timeout: 120_000 }, async () => {
+test("a page of the same host can write, if its request states its content type", { skip, timeout: 120_000 }, async () => {
   await serving(page, async (own) => {
     const browser = await launch();
     try {
       const { outcomes, written } = await attempt(browser, `http://127.0.0.1:${own}/`, url, "own");
-      assert.deepEqual(written, ["cors"], "what is sent without a preflight changes nothing");
+      assert.deepEqual(written, ["cors"], "a request without a preflight changes nothing");
       assert.deepEqual([outcomes.cors, outcomes.plainText, outcomes.lookup], [204, 404, 200]);
     } finally {
       await browser.close();

@@ -1,4 +1,4 @@
-// A page that follows the changes with EventSource across restarts of the service: the page has no code to resume.
+// Tests that a page that follows the changes with EventSource resumes after restarts of the service, without code for that.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -35,7 +35,7 @@ async function add(url, widget_sn) {
   assert.equal(status, 204);
 }
 
-test("EventSource resumes over kills of the service without a gap and without a double", { skip }, async () => {
+test("after kills of the service, EventSource resumes without a gap and without duplicates", { skip }, async () => {
   const directory = await mkdtemp(join(tmpdir(), "widgets-changes-"));
   const data = join(directory, "data");
   const page = (_, answer) => answer.setHeader("Content-Type", "text/html").end("<!doctype html><title>page</title>");

@@ -1,5 +1,6 @@
-"""Runs the documents: every `console` block from top to bottom, and every program of the quickstarts, each page or program
-on a new service. Each must print what the document says. WIDGETS_BINARY is the program, WIDGETS_ROOT the repository."""
+"""Runs the examples of the documents: every `console` block from top to bottom, and every program of the quickstarts, with a
+new service for each page and each program. The output must be what the document says. WIDGETS_BINARY is the program,
+WIDGETS_ROOT the repository."""
 
 import os
 import pathlib
@@ -26,7 +27,7 @@ class Service:
                 self.url = line.split()[-1]
                 return self
         self.log.seek(0)
-        raise AssertionError(f"it did not start: {self.log.read()}")
+        raise AssertionError(f"the service did not start: {self.log.read()}")
 
     def __exit__(self, *_):
         self.process.kill()
@@ -47,7 +48,7 @@ def blocks(page, language):
 class Documents(unittest.TestCase):
     maxDiff = None
 
-    def test_console_blocks_print_what_they_say(self):
+    def test_console_blocks_print_the_documented_output(self):
         pages = [page for page in sorted(ROOT.glob("docs/**/*.md")) if next(blocks(page, "console"), None)]
         self.assertGreaterEqual(len(pages), 3)
         for page in pages:
@@ -66,7 +67,7 @@ class Documents(unittest.TestCase):
     def program(self, language, suffix, command):
         ((program, expected),) = blocks(ROOT / "docs/quickstarts.md", language)
         with Service() as service:
-            # In the folder with the packages that were installed for the tests.
+            # The file must be in the folder with the packages that are installed for the tests.
             with tempfile.NamedTemporaryFile("w", dir=".", suffix=suffix) as file:
                 file.write(program.replace(ADDRESS, service.url))
                 file.flush()

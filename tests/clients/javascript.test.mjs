@@ -29,7 +29,7 @@ test("operations are applied", async () => {
   await check(client.rpc("remove_widget", { widget_sn: "js1" }), applied);
 });
 
-test("refusals come with their code and message", async () => {
+test("refusals have their code and message", async () => {
   const add = (widget_sn, slots, widget_name = "A") => client.rpc("add_widget", { widget_sn, widget_name, slots });
   const pair = (widget1_sn, widget2_sn, port) => ({ widget1_sn, widget2_sn, port });
   await check(add("js3", ["P"]), applied);
@@ -58,7 +58,7 @@ test("refusals come with their code and message", async () => {
   await check(associate("js3", "js4", "P"), refused(409, "WG003", "Widgets with serial numbers js3 and js4 are already associated on port P"));
 });
 
-test("a call that does not exist is hinted at", async () => {
+test("an unknown function gets a hint", async () => {
   await check(
     client.rpc("add_widgets", { widget_sn: "js5" }),
     refused(
@@ -71,7 +71,7 @@ test("a call that does not exist is hinted at", async () => {
   );
 });
 
-test("schemas are chosen by profile", async () => {
+test("the profile selects the schema", async () => {
   for (const schema of ["public", "widgets"]) {
     const named = new PostgrestClient(url, { schema });
     const widget = { widget_sn: `js-${schema}`, widget_name: "", slots: [] };
@@ -84,7 +84,7 @@ test("schemas are chosen by profile", async () => {
   );
 });
 
-test("count, single and select are taken", async () => {
+test("the options count, single and select are accepted for operations", async () => {
   const add = (widget_sn, options) => client.rpc("add_widget", { widget_sn, widget_name: "", slots: [] }, options);
   const counted = await add("js6", { count: "exact" });
   assert.deepEqual([counted.status, counted.count, counted.error], [204, 1, null]);
@@ -93,7 +93,7 @@ test("count, single and select are taken", async () => {
   await check(add("js9").select("*"), applied);
 });
 
-test("methods that only read are refused", async () => {
+test("operations by GET or HEAD are refused", async () => {
   const widget = { widget_sn: "js10", widget_name: "", slots: ["P"] };
   await check(
     client.rpc("add_widget", widget, { get: true }),
@@ -104,7 +104,7 @@ test("methods that only read are refused", async () => {
   await check(client.rpc("remove_widget", { widget_sn: "js10" }), refused(404, "WG001", "Widget with serial number js10 does not exist"));
 });
 
-test("throwOnError throws what was answered", async () => {
+test("throwOnError throws the error of the response", async () => {
   const call = async () => await client.rpc("remove_widget", { widget_sn: "nobody" }).throwOnError();
   await assert.rejects(call, (error) => error instanceof PostgrestError && error.code === "WG001");
 });

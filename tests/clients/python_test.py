@@ -21,7 +21,7 @@ def widget(widget_sn, slots=(), widget_name="A"):
 
 class Client(unittest.TestCase):
     def setUp(self):
-        # Sends `Accept-Profile: public` and `Content-Profile: public` with everything.
+        # Sends `Accept-Profile: public` and `Content-Profile: public` with each request.
         self.client = SyncPostgrestClient(URL)
         self.addCleanup(self.client.session.close)
 
@@ -45,7 +45,7 @@ class Client(unittest.TestCase):
         self.applied("remove_widget", {"widget_sn": "py1"})
         self.applied("remove_widget", {"widget_sn": "py2"})
 
-    def test_refusals_come_with_their_code_and_message(self):
+    def test_refusals_have_their_code_and_message(self):
         self.applied("add_widget", widget("py3", ["P"]))
         self.applied("add_widget", widget("py4", ["P", "Q"]))
         self.refused(
@@ -77,7 +77,7 @@ class Client(unittest.TestCase):
             "Widgets with serial numbers py3 and py4 are already associated on port P",
         )
 
-    def test_a_call_that_does_not_exist_is_hinted_at(self):
+    def test_an_unknown_function_gets_a_hint(self):
         self.refused(
             "add_widget",
             {"widget_sn": "py5", "slots": []},
@@ -88,17 +88,17 @@ class Client(unittest.TestCase):
             "Perhaps you meant to call the function widgets.add_widget(slots, widget_name, widget_sn)",
         )
 
-    def test_schemas_are_chosen_by_profile(self):
+    def test_the_profile_selects_the_schema(self):
         self.client.schema("widgets").rpc("add_widget", widget("py6")).execute()
         with self.assertRaises(APIError) as caught:
             self.client.schema("api").rpc("add_widget", widget("py7")).execute()
         self.assertEqual(caught.exception.code, "PGRST106")
 
-    def test_count_is_taken(self):
+    def test_the_count_option_is_accepted(self):
         answer = self.applied("add_widget", widget("py8"), count="exact")
         self.assertEqual(answer.count, 1)
 
-    def test_methods_that_only_read_are_refused(self):
+    def test_operations_by_get_or_head_are_refused(self):
         message = "cannot execute INSERT in a read-only transaction"
         self.refused("add_widget", widget("py9", ["P"]), "25006", message, get=True)
         with self.assertRaises(APIError) as caught:
@@ -141,7 +141,7 @@ class Client(unittest.TestCase):
 
 
 class Document(unittest.TestCase):
-    def test_it_is_valid_open_api(self):
+    def test_the_document_is_valid_open_api(self):
         request = urllib.request.Request(URL, headers={"Accept": "application/openapi+json"})
         with urllib.request.urlopen(request) as answer:
             document = json.load(answer)

@@ -1,4 +1,4 @@
-// What each role's token may do, and what the page itself may do in a browser.
+// Tests what each role's token permits, and what the page itself may do in a browser.
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { after, before, test } from "node:test";
@@ -24,7 +24,7 @@ after(async () => {
 const look = (path, work, options = {}) => visit(browser, service.url, path, options, work);
 const stored = (page) => page.evaluate(() => sessionStorage.getItem("widgets.token"));
 
-test("without a token nothing is shown; it is entered, stays in the tab, and is forgotten", { skip, timeout: 90_000 }, () => {
+test("without a token, nothing is shown; an entered token stays in its tab until it is forgotten", { skip, timeout: 90_000 }, () => {
   const token = tokenOf("reader");
   return look("#/widgets", async (page) => {
     const asked = [];
@@ -59,7 +59,7 @@ test("without a token nothing is shown; it is entered, stays in the tab, and is 
   });
 });
 
-test("every screen asks for a token, and goes on when it has one", { skip, timeout: 120_000 }, async () => {
+test("every screen asks for a token, and continues when one is entered", { skip, timeout: 120_000 }, async () => {
   for (const [screen, path, sign] of SCREENS) {
     await look(`#/${path}`, async (page) => {
       await page.getByLabel("Token", { exact: true }).first().waitFor();
@@ -73,7 +73,7 @@ test("every screen asks for a token, and goes on when it has one", { skip, timeo
   }
 });
 
-test("a reader sees, and is offered nothing that would be refused", { skip, timeout: 90_000 }, () =>
+test("a reader sees every screen, and no control for an operation that would be refused", { skip, timeout: 90_000 }, () =>
   look("", async (page) => {
     await page.getByText("which the admin role may read").waitFor();
     await page.locator(".figure", { hasText: "Widgets" }).getByText("2", { exact: true }).waitFor();
@@ -95,7 +95,7 @@ test("a reader sees, and is offered nothing that would be refused", { skip, time
     assert.equal(await page.locator(".changes .by").first().textContent(), "ann");
   }, { token: tokenOf("reader") }));
 
-test("a writer changes, and sees who did it", { skip, timeout: 90_000 }, () =>
+test("a writer makes changes, and sees who made them", { skip, timeout: 90_000 }, () =>
   look("#/operations", async (page) => {
     const add = page.locator("section", { hasText: "Add a widget" }).first();
     await add.getByLabel("Serial number").fill("BY-WRITER");
@@ -112,7 +112,7 @@ test("a writer changes, and sees who did it", { skip, timeout: 90_000 }, () =>
     await page.locator(".changes .remove_widget").waitFor();
   }, { token: tokenOf("writer", "wanda") }));
 
-test("an admin sees the live figures; a token that loses its role ends them", { skip, timeout: 90_000 }, () =>
+test("an admin sees the live figures, until the token is replaced by one without that role", { skip, timeout: 90_000 }, () =>
   look("", async (page) => {
     await page.locator(".health").waitFor();
     await page.evaluate((token) => {
@@ -123,7 +123,7 @@ test("an admin sees the live figures; a token that loses its role ends them", { 
     assert.equal(await page.locator(".health").count(), 0);
   }, { token: tokenOf("admin") }));
 
-test("an empty registry tells a reader that there is nothing, and offers nothing", { skip, timeout: 90_000 }, async () => {
+test("an empty registry is reported to a reader, without the button for the example", { skip, timeout: 90_000 }, async () => {
   const empty = await serve({ environment: { WIDGETS_JWT_SECRET: SECRET } });
   await visit(browser, empty.url, "", { token: tokenOf("reader") }, async (page) => {
     await page.getByText("The registry is empty").waitFor();
@@ -134,7 +134,7 @@ test("an empty registry tells a reader that there is nothing, and offers nothing
   await empty.stop();
 });
 
-test("the page may do what it needs, and nothing else", { skip, timeout: 60_000 }, async () => {
+test("the content security policy permits what the page needs, and nothing else", { skip, timeout: 60_000 }, async () => {
   const answer = await fetch(`${service.url}/console/`);
   const policy = Object.fromEntries(answer.headers.get("content-security-policy").split(";").map((part) => part.trim().split(/ (.*)/s)));
   assert.deepEqual(policy, {
@@ -166,7 +166,7 @@ test("the page may do what it needs, and nothing else", { skip, timeout: 60_000 
     return [globalThis.ran, [...new Set(seen)].sort()];
   });
   assert.deepEqual(violated, [undefined, ["connect-src", "script-src-attr", "script-src-elem", "style-src-elem"]]);
-  // A page of the same site, with which somebody could be tricked into clicking.
+  // A page of the same site that embeds the console, in order to trick a user into clicking there.
   const server = createServer((_, answer) => answer.setHeader("Content-Type", "text/html").end(`<!doctype html><iframe src="${service.url}/console/"></iframe>`));
   await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
   await page.goto(`http://127.0.0.1:${server.address().port}/`);

@@ -1,4 +1,4 @@
-// What happens around the page: the service restarts or does not answer, or a proxy is in front of it.
+// Tests the page in different surroundings: the service restarts or does not answer, or a proxy is in front of it.
 import assert from "node:assert/strict";
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,7 +13,7 @@ before(async () => {
 });
 after(() => browser?.close());
 
-test("changes appear as they happen, can be paused, and go on over a restart", { skip, timeout: 90_000 }, async () => {
+test("changes appear immediately, can be paused, and continue after a restart of the service", { skip, timeout: 90_000 }, async () => {
   let service = await serve();
   await visit(browser, service.url, "#/changes", {}, async (page) => {
     await page.getByText("Waiting for the next change.").waitFor();
@@ -24,7 +24,7 @@ test("changes appear as they happen, can be paused, and go on over a restart", {
     assert.deepEqual(await faults(page), []);
     await page.getByRole("button", { name: "Pause" }).click();
     await ask(service.url, "add_widget", { widget_sn: "later", widget_name: "", slots: ["P"] });
-    // Once this later request has been answered, so have those before it.
+    // Once this later request is answered, any earlier request for changes would be answered as well.
     await page.evaluate(() => fetch("../widgets/later").then((answer) => answer.text()));
     assert.equal(await page.getByRole("link", { name: "later" }).count(), 0);
     await page.getByRole("button", { name: "Resume" }).click();
@@ -44,7 +44,7 @@ test("changes appear as they happen, can be paused, and go on over a restart", {
   await service.stop();
 });
 
-test("more changes than a screen holds: the oldest a screen at a time, the newest as far as they can be shown", { skip, timeout: 90_000 }, async () => {
+test("if there are more changes than fit, the oldest are shown a screen at a time, and the newest up to a limit", { skip, timeout: 90_000 }, async () => {
   const service = await serve();
   await visit(browser, service.url, "#/changes", {}, async (page) => {
     await page.getByText("Waiting for the next change.").waitFor();
@@ -70,7 +70,7 @@ test("more changes than a screen holds: the oldest a screen at a time, the newes
   await service.stop();
 });
 
-test("a store that forgot where one was is followed from its beginning", { skip, timeout: 90_000 }, async () => {
+test("after the store is replaced, its changes are followed from the beginning", { skip, timeout: 90_000 }, async () => {
   let service = await serve();
   const { host } = new URL(service.url);
   await visit(browser, service.url, "#/changes", {}, async (page) => {
@@ -86,7 +86,7 @@ test("a store that forgot where one was is followed from its beginning", { skip,
   await service.stop();
 });
 
-test("the overview tells that the service is away, and that it is back", { skip, timeout: 90_000 }, async () => {
+test("the overview reports that the service does not answer, and later that it is back", { skip, timeout: 90_000 }, async () => {
   let service = await serve();
   const { host } = new URL(service.url);
   await visit(browser, service.url, "", {}, async (page) => {
@@ -94,7 +94,7 @@ test("the overview tells that the service is away, and that it is back", { skip,
     await page.locator(".health").waitFor();
     await service.stop(true);
     await page.getByText("no answer", { exact: true }).waitFor();
-    assert.equal(await page.locator(".chart canvas").count(), 2, "what was seen stays");
+    assert.equal(await page.locator(".chart canvas").count(), 2, "the charts stay");
     await picture(page, "away");
     assert.deepEqual(await faults(page), []);
     service = await serve({ listen: host, folder: service.folder });
@@ -105,11 +105,11 @@ test("the overview tells that the service is away, and that it is back", { skip,
 });
 
 for (const [name, options] of [["a phone", PHONE], ["a desktop", {}]]) {
-  test(`the overview on ${name} goes on and does not move when its figures come later than its page`, { skip, timeout: 90_000 }, async () => {
+  test(`the overview on ${name} works and its layout does not shift if its figures arrive late`, { skip, timeout: 90_000 }, async () => {
     const service = await serve();
     await ask(service.url, "add_widget", { widget_sn: "PUMP-1", widget_name: "", slots: ["P"] });
     await visit(browser, service.url, "#/nowhere", options, async (page) => {
-      // As slow as an old phone, so that whatever is drawn in two steps is painted in between.
+      // The processor is as slow as an old phone's, so that anything drawn in two steps is painted in between.
       const devtools = await page.context().newCDPSession(page);
       await devtools.send("Emulation.setCPUThrottlingRate", { rate: 6 });
       let tell;
@@ -129,7 +129,7 @@ for (const [name, options] of [["a phone", PHONE], ["a desktop", {}]]) {
   });
 }
 
-test("a screen that breaks says so, and leaves the others", { skip, timeout: 90_000 }, async () => {
+test("a screen that breaks says so, and the other screens still work", { skip, timeout: 90_000 }, async () => {
   const service = await serve();
   await ask(service.url, "add_widget", { widget_sn: "PUMP-1", widget_name: "", slots: ["P"] });
   await visit(browser, service.url, "#/nowhere", { breaks: /null/ }, async (page) => {
@@ -150,7 +150,7 @@ test("a screen that breaks says so, and leaves the others", { skip, timeout: 90_
   await service.stop();
 });
 
-test("the overview tells how the archive is: written, away, and written again", { skip, timeout: 120_000 }, async () => {
+test("the overview reports the state of the archive: active, unreachable, and active again", { skip, timeout: 120_000 }, async () => {
   const folder = mkdtempSync(join(tmpdir(), "widgets-console-archive-"));
   const archive = join(folder, "archive");
   const service = await serve({ flags: ["--archive-url", `file://${archive}`, "--archive-interval-ms", "20"] });
@@ -166,7 +166,7 @@ test("the overview tells how the archive is: written, away, and written again", 
     // As if the archive's disk were not mounted, except that nothing can be created there.
     renameSync(archive, `${archive}.away`);
     writeFileSync(archive, "");
-    assert.equal(await add("meanwhile"), 204, "the archive holds up nobody");
+    assert.equal(await add("meanwhile"), 204, "operations do not wait for the archive");
     await row("Archive").locator(".bad", { hasText: "retrying" }).waitFor({ timeout: 60_000 });
     assert.deepEqual(await faults(page), []);
     await picture(page, "archive-away");
@@ -178,7 +178,7 @@ test("the overview tells how the archive is: written, away, and written again", 
   rmSync(folder, { recursive: true, force: true });
 });
 
-test("a standby says that it is one and how it follows, and its primary that it has one", { skip, timeout: 120_000 }, async () => {
+test("a standby shows its role and its primary, and the primary shows the number of its standbys", { skip, timeout: 120_000 }, async () => {
   const primary = await serve();
   const add = { widget_sn: "copied", widget_name: "", slots: ["P"] };
   assert.equal(await ask(primary.url, "add_widget", add), 204);
@@ -216,7 +216,7 @@ test("a standby says that it is one and how it follows, and its primary that it 
   await standby.stop();
 });
 
-test("a standby that is promoted while its page is open offers what it then does", { skip, timeout: 120_000 }, async () => {
+test("a page of a standby that is promoted accepts operations without a reload", { skip, timeout: 120_000 }, async () => {
   const primary = await serve();
   const standby = await serve({ flags: ["--follow", primary.url] });
   await visit(browser, standby.url, "#/operations", {}, async (page) => {
@@ -233,7 +233,7 @@ test("a standby that is promoted while its page is open offers what it then does
   await standby.stop();
 });
 
-test("looking is nothing that the overview counts as refused", { skip, timeout: 90_000 }, async () => {
+test("opening screens causes no requests that the overview counts as refused", { skip, timeout: 90_000 }, async () => {
   const service = await serve();
   await visit(browser, service.url, "", {}, async (page) => {
     await page.getByRole("button", { name: "Make the example" }).waitFor();
@@ -246,7 +246,7 @@ test("looking is nothing that the overview counts as refused", { skip, timeout: 
   await service.stop();
 });
 
-test("an operation whose answer was lost is sent again, and applied once", { skip, timeout: 90_000 }, async () => {
+test("an operation whose response was lost can be sent again, and is applied once", { skip, timeout: 90_000 }, async () => {
   const service = await serve();
   await visit(browser, service.url, "#/operations", {}, async (page) => {
     let lost = 0;
@@ -268,7 +268,7 @@ test("an operation whose answer was lost is sent again, and applied once", { ski
   await service.stop();
 });
 
-test("the API page is dark where the browser is, and no wider than a phone", { skip, timeout: 90_000 }, async () => {
+test("the API page follows the browser's dark mode, and is no wider than a phone", { skip, timeout: 90_000 }, async () => {
   const service = await serve();
   for (const [name, options] of [["phone", PHONE], ["desktop", { viewport: { width: 1280, height: 900 } }]]) {
     for (const colorScheme of ["light", "dark"]) {
@@ -294,7 +294,7 @@ test("the API page is dark where the browser is, and no wider than a phone", { s
   await service.stop();
 });
 
-test("behind nginx as the recipes set it: at the root, and under a path", { skip, timeout: 120_000 }, async () => {
+test("the console works behind nginx as the recipes configure it, at the root and under a path", { skip, timeout: 120_000 }, async () => {
   const service = await serve();
   const proxy = await nginx(service);
   const awkward = "a/b?c#d%2Fe";

@@ -1,4 +1,4 @@
-// The files that the binary embeds: their size, their licences, and that they know only codes and metrics of the service.
+// Tests the files that the binary embeds: their size, their licences, and that every code and metric that they name exists.
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -14,7 +14,7 @@ test("the files are small", (t) => {
   assert.ok(bytes <= 250 * 1024, `${bytes} bytes compressed`);
 });
 
-test("the licences of what is in the files are ones that we ship", () => {
+test("the licences of the embedded packages are ones that deny.toml allows", () => {
   const lock = JSON.parse(read("package-lock.json"));
   const allowed = /^allow = \[([^\]]*)\]/m.exec(readFileSync(process.env.DENY, "utf8"))[1].match(/[^"\s,]+(?=")/g);
   assert.ok(allowed.includes("MIT"), `deny.toml allows ${allowed}`);
@@ -26,7 +26,7 @@ test("the licences of what is in the files are ones that we ship", () => {
   }
 });
 
-test("every code that is explained is one of the service", () => {
+test("every error code that the console explains exists in the service", () => {
   const codes = new Set(readFileSync(process.env.CODES, "utf8").match(/(?<==\s")\w+(?=",)/g));
   assert.ok(codes.size > 20, `${codes.size} codes`);
   const explained = [...read("src/explain.ts").matchAll(/^ {2}"?(\w{5,8})"?: "/gm)].map(([, code]) => code);
@@ -34,14 +34,14 @@ test("every code that is explained is one of the service", () => {
   assert.deepEqual(explained.filter((code) => !codes.has(code)), []);
 });
 
-test("every metric that is shown is one of the service", () => {
+test("every metric that the console shows is documented", () => {
   const documented = readFileSync(process.env.OPERATIONS, "utf8");
   const shown = ["health.tsx", "overview.tsx"].flatMap((name) => read(`src/${name}`).match(/\b(widgets|process)_[a-z_]+\w/g));
   assert.ok(shown.length > 10);
-  for (const name of new Set(shown)) assert.ok(documented.includes(`\`${name}`), `${name} stands in no table of docs/operations.md`);
+  for (const name of new Set(shown)) assert.ok(documented.includes(`\`${name}`), `${name} is in no table of docs/operations.md`);
 });
 
-test("the texts of the licences go with the files", () => {
+test("the embedded files contain the texts of the licences", () => {
   const licences = readFileSync(join(folder, "licences.md"), "utf8");
   for (const name of ["preact", "uplot", "d3-force"]) assert.match(licences, new RegExp(`## ${name}`), name);
 });

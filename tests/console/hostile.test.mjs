@@ -1,4 +1,4 @@
-// Serial numbers and names chosen to break pages, on every screen.
+// Tests every screen with serial numbers and names that are chosen to break pages.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { after, before, test } from "node:test";
@@ -51,7 +51,7 @@ const look = (path, work, options = {}) =>
     assert.equal(await page.evaluate(() => globalThis.taken), undefined);
   });
 
-test("a list shows them as they are, and leads to each", { skip, timeout: 120_000 }, () =>
+test("a list shows hostile names unchanged, and links to each widget", { skip, timeout: 120_000 }, () =>
   look("#/widgets", async (page) => {
     await page.locator("tbody tr").nth(HOSTILE.length - 1).waitFor();
     const shown = await page.locator("tbody th a").evaluateAll((links) => links.map((link) => [link.textContent, decodeURIComponent(link.hash.slice("#/widget/".length))]));
@@ -70,7 +70,7 @@ test("a list shows them as they are, and leads to each", { skip, timeout: 120_00
     }
   }));
 
-test("a page of each: its slots, what happened, and its removal", { skip, timeout: 120_000 }, () =>
+test("the screen of a widget with a hostile name shows its slots, its changes and its removal", { skip, timeout: 120_000 }, () =>
   look("#/widgets", async (page) => {
     for (const name of HOSTILE) {
       await go(page, `#/widget/${encodeURIComponent(name)}`);
@@ -86,14 +86,14 @@ test("a page of each: its slots, what happened, and its removal", { skip, timeou
     assert.deepEqual(await faults(page), []);
   }));
 
-test("a neighbourhood of each, which leads to the next", { skip, timeout: 120_000 }, () =>
+test("the neighbourhood of a widget with a hostile name leads to its peer", { skip, timeout: 120_000 }, () =>
   look("#/widgets", async (page) => {
     for (const name of HOSTILE) {
       await go(page, `#/near/${encodeURIComponent(name)}`);
       await page.waitForFunction((name) => document.querySelector(".node.centre")?.getAttribute("aria-label") === name, name);
       assert.equal(await page.locator("h1 bdi").textContent(), name);
       assert.equal(await page.locator(".node").count(), 2, name);
-      // If no path can name the widget, the console asks step by step and says so.
+      // If no URL path can name the widget, the console builds the neighbourhood from several lists and says so.
       assert.equal(await page.getByText("made of several lists").count(), [".", ".."].includes(name) ? 1 : 0, name);
       await page.locator(".node:not(.centre)").click();
       await page.waitForFunction((peer) => document.querySelector("h1 bdi").textContent === peer, peerOf(name));
@@ -101,7 +101,7 @@ test("a neighbourhood of each, which leads to the next", { skip, timeout: 120_00
     assert.deepEqual(await faults(page), []);
   }));
 
-test("operations on each, and the line for a shell does what the form did", { skip, timeout: 120_000 }, () =>
+test("operations work with hostile names, and the shell command sends the same request as the form", { skip, timeout: 120_000 }, () =>
   look("#/widgets", async (page) => {
     for (const [one, other] of pairs()) {
       if (other.includes("\n")) continue;
@@ -118,12 +118,12 @@ test("operations on each, and the line for a shell does what the form did", { sk
       assert.doesNotMatch(line, /[\u0000-\u001f\u200e\u202a-\u202e]/);
       const { stdout } = await shell("/bin/sh", ["-c", line]);
       assert.match(stdout, /^HTTP\/1.1 409 /, line);
-      assert.match(stdout, /WG003/, "the same operation once more");
+      assert.match(stdout, /WG003/, "the shell command repeats the operation of the form");
     }
     assert.deepEqual(await faults(page), []);
   }));
 
-test("changes of each", { skip, timeout: 120_000 }, () =>
+test("the changes of a widget with a hostile name are listed", { skip, timeout: 120_000 }, () =>
   look("#/widgets", async (page) => {
     for (const name of HOSTILE) {
       await go(page, `#/changes?widget_sn=${encodeURIComponent(name)}`);
@@ -136,7 +136,7 @@ test("changes of each", { skip, timeout: 120_000 }, () =>
     assert.deepEqual(await faults(page), []);
   }));
 
-test("nothing of them is wider than a phone", { skip, timeout: 120_000 }, () =>
+test("no screen with a hostile name is wider than a phone", { skip, timeout: 120_000 }, () =>
   look("#/widgets", async (page) => {
     const long = encodeURIComponent("x".repeat(255));
     for (const [path, sign] of [["widgets", "tbody tr"], [`widget/${long}`, ".changes li"], [`near/${long}`, ".node"], [`operations?widget1_sn=${long}`, "form"], [`changes?widget_sn=${long}`, ".changes li"]]) {
@@ -147,7 +147,7 @@ test("nothing of them is wider than a phone", { skip, timeout: 120_000 }, () =>
     }
   }, PHONE));
 
-test("an address that was cut or made up names nothing, and harms nothing", { skip, timeout: 60_000 }, () =>
+test("truncated or invented addresses show a problem and do no harm", { skip, timeout: 60_000 }, () =>
   look("#/widget/%E0%A4%A", async (page) => {
     await page.locator("main .problem").waitFor();
     await go(page, "#/near/");

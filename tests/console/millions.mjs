@@ -5,7 +5,7 @@ import { visit } from "./page.mjs";
 import { browse, serve } from "./service.mjs";
 
 const TIMES = 5;
-/** Anything slower feels like waiting. */
+/** A slower response feels like waiting. */
 const GOAL_MS = 300;
 const traces = process.env.TRACES;
 
@@ -26,7 +26,7 @@ for (const widget of page.filter(({ slots }) => slots.length === 3 && slots.ever
   const [near, far] = [await within(widget, 2), await within(widget, 10)];
   if (far > near && far > reached) [subject, reached] = [widget.serial_number, far];
 }
-assert.ok(subject, "a widget that has more around it than two associations away");
+assert.ok(subject, "there must be a widget whose neighbourhood grows beyond two associations");
 const peer = page.find(({ serial_number }) => serial_number === subject).slots[0].peer;
 
 /** Returns a text that sorts between two others. */
@@ -113,6 +113,6 @@ await browser.close();
 await service.stop(true);
 assert.equal(rows.length, STEPS.length);
 const late = rows.filter(({ slowest }) => slowest > GOAL_MS);
-console.log(`\nAround ${subject}, within ten associations: ${reached} widgets.`);
+console.log(`\nThe neighbourhood of ${subject}, up to ten associations away, has ${reached} widgets.`);
 console.log(`${total.toLocaleString("en")} widgets, ${TIMES} times each: ${late.length ? `later than ${GOAL_MS} ms: ${late.map(({ name }) => name).join("; ")}` : `everything within ${GOAL_MS} ms`}. Traces: ${traces}`);
 process.exit();

@@ -1,4 +1,4 @@
-// Opens the console in a browser for the tests, and checks each page.
+// Opens the console in a browser for the tests, and checks its pages.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -7,7 +7,7 @@ const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.mi
 
 export const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true };
 
-/** Each screen's name, path, and the element that shows that its content is there. */
+/** Each screen's name, its path, and the element that appears with its content. */
 export const SCREENS = [
   ["overview", "", ".health"],
   ["widgets", "widgets", "tbody tr"],
@@ -55,12 +55,12 @@ export async function visit(browser, url, path, options, work) {
     if (problems.length) failure.message += `\nmeanwhile on the page: ${problems.join("\n")}`;
     throw failure;
   }
-  if (breaks) assert.ok(problems.some((problem) => breaks.test(problem)), `the page was to break: ${problems}`);
+  if (breaks) assert.ok(problems.some((problem) => breaks.test(problem)), `the page should have broken: ${problems}`);
   assert.deepEqual(problems.filter((problem) => !breaks?.test(problem)), []);
   await context.close();
 }
 
-/** Returns the faults that axe-core finds. */
+/** Returns the accessibility faults that axe-core finds. */
 export async function faults(page) {
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
@@ -70,7 +70,7 @@ export async function faults(page) {
 /** Returns how much wider than the window the page is, in pixels. */
 export const overhang = (page) => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
 
-/** Returns which elements moved without anybody touching the page. */
+/** Returns the elements that moved without an action of the user since the last call. */
 export async function shifts(page) {
   await page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
   return page.evaluate(() => globalThis.moved.splice(0));

@@ -1,4 +1,4 @@
-// What a person does with the console, starting with an empty registry. The tests are the same for every store.
+// Tests what a user does with the console, starting with an empty registry. The tests are the same for every store.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
@@ -21,7 +21,7 @@ export function screens(store, start) {
   const look = (path, work, options = {}) => visit(browser, service.url, path, options, work);
   const take = (page, name) => (store === "embedded" ? picture(page, name) : undefined);
 
-  on("from an empty registry to a first association, without reading anything", () =>
+  on("from an empty registry to a first association, without any documentation", () =>
     look("", async (page) => {
       await page.getByText("The registry is empty").waitFor();
       assert.deepEqual(await faults(page), []);
@@ -61,7 +61,7 @@ export function screens(store, start) {
       await page.getByRole("link", { name: "NEW-2" }).first().waitFor();
     }));
 
-  on("the overview is live", () =>
+  on("the overview updates itself", () =>
     look("", async (page) => {
       await page.locator(".health").waitFor();
       const widgets = page.locator(".figure", { hasText: "Widgets" }).locator("strong");
@@ -75,7 +75,7 @@ export function screens(store, start) {
         assert.equal(shown.reduce((sum, each) => sum + each), Number(await free.locator("strong").textContent()));
         assert.equal(await ask(service.url, "add_widget", { widget_sn: "live", widget_name: "", slots: ["P"] }), 204);
         await page.waitForFunction((count) => document.querySelector(".figure strong").textContent === count, String(before + 1));
-        assert.deepEqual(await counts(), [shown[0] + 1, shown[1], shown[2]], "one more of P");
+        assert.deepEqual(await counts(), [shown[0] + 1, shown[1], shown[2]], "one more free slot of port P");
       }
       await page.getByText("ready", { exact: true }).waitFor();
       await page.waitForFunction(() => document.querySelectorAll(".chart canvas").length === 2);
@@ -85,7 +85,7 @@ export function screens(store, start) {
       assert.deepEqual(await faults(page), []);
     }));
 
-  on("lists: filters by the form and by the line, pages, an export", async () => {
+  on("lists have filters by form and by API query, pages, and an export", async () => {
     for (let number = 0; number < 45; number++) {
       const widget_sn = `LIST-${String(number).padStart(2, "0")}`;
       assert.equal(await ask(service.url, "add_widget", { widget_sn, widget_name: number % 2 ? "odd" : "even", slots: ["R"] }), 204);
@@ -110,7 +110,7 @@ export function screens(store, start) {
       const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Export these as CSV" }).click()]);
       const csv = readFileSync(await file.path(), "utf8");
       assert.match(csv, /^serial_number,name,slots\r?\nLIST-40,even,/);
-      assert.equal(csv.trim().split("\n").length, 6, "what is shown");
+      assert.equal(csv.trim().split("\n").length, 6, "the export has the rows that are shown");
       await take(page, "widgets");
       assert.deepEqual(await faults(page), []);
       await page.getByRole("button", { name: "Previous" }).click();
@@ -120,7 +120,7 @@ export function screens(store, start) {
       await line.press("Enter");
       await page.getByRole("link", { name: "LIST-01" }).waitFor();
       assert.equal(await page.getByRole("link", { name: "LIST-00" }).count(), 0);
-      assert.ok(await line.evaluate((line) => line === document.activeElement), "the keyboard stays in the line");
+      assert.ok(await line.evaluate((line) => line === document.activeElement), "the keyboard focus stays in the query");
       await line.fill("colour=eq.red");
       await line.press("Enter");
       await page.getByText("There is no such column.").waitFor();
@@ -136,7 +136,7 @@ export function screens(store, start) {
     });
   });
 
-  on("a search that takes long is stopped, and gone on with", () =>
+  on("a long search can be stopped and repeated", () =>
     look("#/widgets", async (page) => {
       await page.locator("tbody tr").first().waitFor();
       let pass;
@@ -156,7 +156,7 @@ export function screens(store, start) {
       await page.getByRole("link", { name: "PUMP-1" }).waitFor();
     }));
 
-  on("a neighbourhood is walked by clicks and by the keyboard", () =>
+  on("a neighbourhood can be explored by clicks and by the keyboard", () =>
     look("#/near/PUMP-1", async (page) => {
       await page.locator(".node").first().waitFor();
       await take(page, "neighbourhood");
@@ -164,7 +164,7 @@ export function screens(store, start) {
       const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Export as SVG" }).click()]);
       const svg = readFileSync(await file.path(), "utf8");
       assert.match(svg, /^<svg[^>]*xmlns="http:\/\/www.w3.org\/2000\/svg"/);
-      assert.match(svg, /<path [^>]*stroke="rgb/, "the colours are in it");
+      assert.match(svg, /<path [^>]*stroke="rgb/, "the SVG contains the colours");
       await page.locator(".node[aria-label='PANEL-1']").click();
       await page.getByRole("heading", { name: "Around PANEL-1" }).waitFor();
       await page.locator(".node.centre[aria-label='PANEL-1']").waitFor();
@@ -177,7 +177,7 @@ export function screens(store, start) {
       await page.getByText("3 widgets, 2 associations").waitFor();
     }));
 
-  on("a widget with associations goes only when its serial number is typed", () =>
+  on("a widget with associations is removed only after its serial number is typed", () =>
     look("#/operations", async (page) => {
       const form = page.locator("section", { hasText: "Remove a widget" }).first();
       await form.getByLabel("Serial number").fill("SENSOR-1");
@@ -197,7 +197,7 @@ export function screens(store, start) {
       await page.getByText("There is no such widget.").waitFor();
     }));
 
-  on("an association is removed, and forms are used, by the keyboard alone", () =>
+  on("an association can be removed, and a form filled in, by the keyboard alone", () =>
     look("#/widget/NEW-1", async (page) => {
       const remove = page.getByRole("button", { name: "Remove association with NEW-2 over P" });
       await remove.waitFor();
@@ -225,7 +225,7 @@ export function screens(store, start) {
     for (const colorScheme of ["light", "dark"]) {
       // The screens look the same on every store.
       if (store !== "embedded" && (name !== "a desktop" || colorScheme !== "light")) continue;
-      on(`every screen on ${name}, ${colorScheme}: nothing overhangs or moves, and axe-core finds nothing`, () =>
+      on(`every screen on ${name}, ${colorScheme}: nothing overflows or shifts, and axe-core finds no fault`, () =>
         look("#/nowhere", async (page) => {
           for (const [screen, path, sign] of SCREENS) {
             await go(page, `#/${path}`);

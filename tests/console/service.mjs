@@ -1,4 +1,4 @@
-// What the tests of the console need: the real binary with a new store, PostgreSQL, nginx, tokens, and a browser.
+// Helpers for the tests of the console: the real binary with a new store, PostgreSQL, nginx, tokens, and a browser.
 // Every server listens on a free port, keeps its files in a temporary folder, and ends with the test.
 import { spawn, spawnSync } from "node:child_process";
 import { createHmac } from "node:crypto";

@@ -10,8 +10,8 @@ import kubernetes_validate
 import yaml
 
 SETS = {
-    "postgres, as it comes": {},
-    "postgres, everything on": {
+    "postgres, default values": {},
+    "postgres, all options": {
         "postgres": {"caConfigMap": "database-ca"},
         "ingress": {"enabled": True, "className": "nginx", "tlsSecret": "tls"},
         "metrics": {
@@ -33,7 +33,7 @@ SETS = {
     "postgres by CloudNativePG": yaml.safe_load(
         (pathlib.Path(sys.argv[1]).parent / "cloudnative-pg/values.yaml").read_text()
     ),
-    "postgres, nothing optional": {
+    "postgres, no options": {
         "postgres": {
             "autoscaling": {"enabled": False},
             "disruptionBudget": {"enabled": False},
@@ -187,7 +187,7 @@ def check_cloudnative_pg(documents):
         assert told in page, f"README.md does not have {told}"
 
 
-def check_everything(documents):
+def check_all_options(documents):
     rules = of_kind(documents, "PrometheusRule")["spec"]["groups"][0]["rules"]
     assert len(rules) > 10
     for rule in rules:
@@ -199,7 +199,7 @@ def check_everything(documents):
     assert {each["path"] for each in paths} == {"/", "/rpc", "/widgets", "/slots", "/changes", "/live", "/ready", "/swagger-ui", "/console"}
 
 
-def check_nothing(documents):
+def check_no_options(documents):
     assert sorted(each["kind"] for each in documents) == ["Deployment", "Service"]
 
 
@@ -234,12 +234,12 @@ def check_standby(documents):
     assert "WIDGETS_MUST_EXIST" not in variables["demo-widgets-second"]
     assert variables["demo-widgets"].get("WIDGETS_MUST_EXIST") == "false" and "WIDGETS_FOLLOW" not in variables["demo-widgets"]
 
-    def led_to(service):
+    def stores_selected_by(service):
         wanted = services[service]["selector"].items()
         return [name for name in stores if wanted <= labels[name].items()]
 
-    assert led_to("demo-widgets") == led_to("demo-widgets-second") == ["demo-widgets-second"]
-    assert led_to("demo-widgets-first") == ["demo-widgets"]
+    assert stores_selected_by("demo-widgets") == stores_selected_by("demo-widgets-second") == ["demo-widgets-second"]
+    assert stores_selected_by("demo-widgets-first") == ["demo-widgets"]
     policy = of_kind(documents, "NetworkPolicy")["spec"]
     own = {"podSelector": {"matchLabels": policy["podSelector"]["matchLabels"]}}
     assert own in policy["ingress"][0]["from"], policy["ingress"]
@@ -321,10 +321,10 @@ def check_openshift(documents):
 
 
 CHECKS = {
-    "postgres, as it comes": check_postgres,
-    "postgres, everything on": check_everything,
+    "postgres, default values": check_postgres,
+    "postgres, all options": check_all_options,
     "postgres by CloudNativePG": check_cloudnative_pg,
-    "postgres, nothing optional": check_nothing,
+    "postgres, no options": check_no_options,
     "embedded": check_embedded,
     "embedded, with a standby": check_standby,
     "embedded, archived": check_archived,
@@ -372,7 +372,7 @@ def main(path):
                 chart.validate_schema(wrong)
             except helm.HelmError:
                 continue
-            raise AssertionError(f"values.schema.json takes {wrong}")
+            raise AssertionError(f"values.schema.json accepts {wrong}")
     print(f"{checked} manifests checked; without a schema, so only rendered: {', '.join(sorted(unchecked))}")
 
 

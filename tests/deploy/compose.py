@@ -44,7 +44,7 @@ def address(port):
 def check_limits(way, services):
     for name, service in services.items():
         assert service.get("mem_limit"), f"{way}, {name}: no limit of memory"
-        assert "cpus" in service, f"{way}, {name}: nothing said of processors"
+        assert "cpus" in service, f"{way}, {name}: no limit of processors"
         for port in service.get("ports", []):
             assert address(port) == "127.0.0.1", f"{way}, {name}: {port} is open to other machines"
 
@@ -53,7 +53,7 @@ def check_settings(way, services, keys):
     for name, service in services.items():
         for variable in service.get("environment") or {}:
             known = variable in keys or not variable.startswith("WIDGETS_") or name == "loader"
-            assert known, f"{way}, {name}: there is no {variable}"
+            assert known, f"{way}, {name}: docs/configuration.md has no {variable}"
 
 
 def check_archive(services):
@@ -97,7 +97,7 @@ def check_failover(folder, services):
         assert f"@{','.join(nodes)}/widgets" in services[each]["command"][0], services[each]["command"]
     made = (folder / "postgres/make-passwords").read_text()
     for secret in re.findall(r"/secrets/(\w+)", (folder / "patroni/start").read_text() + (folder / "patroni/post-bootstrap").read_text()):
-        assert f"make {secret} " in made, f"nobody makes /secrets/{secret}"
+        assert f"make {secret} " in made, f"make-passwords does not make /secrets/{secret}"
 
 
 def check_standby(services):
@@ -110,7 +110,7 @@ def check_standby(services):
     volumes = [str(each["volumes"][0]) for each in (one, other)]
     assert volumes[0] != volumes[1], volumes
     for service in (one, other):
-        assert "ports" not in service, "a store is open to others"
+        assert "ports" not in service, "a store is open to other machines"
 
 
 def check_postgres(folder, page):

@@ -1,4 +1,5 @@
-"""Runs HAProxy with the recipe's configuration in front of two stand-ins for stores, and checks which one it asks.
+"""Runs HAProxy with the recipe's configuration in front of two stand-ins for stores, and checks that it sends requests only to
+the primary.
 
     haproxy.py CONFIGURATION
 """
@@ -84,24 +85,24 @@ def main(configuration):
     try:
         wait("HAProxy answers", lambda: reached(port)[0])
         # HAProxy assumes that a server is up until it has checked it.
-        wait("it knows that there is no primary", lambda: reached(port)[0] == 503)
+        wait("HAProxy notices that there is no primary", lambda: reached(port)[0] == 503)
         status, text, again = ask(port, "POST", "/rpc/add_widget")
         assert (status, json.loads(text)["code"], again) == (503, "WG503", "1"), (status, text, again)
         for first, second in ((one, other), (other, one)):
             first.is_primary = True
             name = "one" if first is one else "other"
-            wait(f"{name} is asked", lambda: reached(port) == (200, name))
+            wait(f"requests go to {name}", lambda: reached(port) == (200, name))
             second.asked.clear()
             for _ in range(20):
-                # On a busy machine HAProxy may consider the primary down, but it must never ask the other one.
+                # On a busy machine HAProxy may consider the primary down, but it must never send a request to the other store.
                 status, text = reached(port)
                 assert status == 503 or text == name, (status, text)
                 assert ask(port, "GET", "/widgets")[0] in (200, 503)
             assert not second.asked, second.asked
             first.is_primary = False
-            wait("it is not asked any more", lambda: reached(port)[0] == 503)
+            wait("requests no longer go to a store that is not the primary", lambda: reached(port)[0] == 503)
         one.is_primary = True
-        wait("one is asked", lambda: reached(port) == (200, "one"))
+        wait("requests go to one", lambda: reached(port) == (200, "one"))
         one.asked.clear()
         for path in ("/replication?from=copy", "/replication/hand-over", "/%72eplication/promote", "/metrics", "/backup"):
             status, text, _ = ask(port, "GET", path)
@@ -110,7 +111,7 @@ def main(configuration):
     finally:
         proxy.kill()
         proxy.wait()
-    print("haproxy: the primary is asked, whichever of the two it is")
+    print("haproxy: requests go to the primary, whichever store it is")
 
 
 main(sys.argv[1])

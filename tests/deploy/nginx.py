@@ -1,5 +1,5 @@
-"""Checks that every error that nginx itself generates has the form of the API's errors, including headers, and is true for
-operations: WG505 if the operation may have been applied, and Retry-After only if a retry is safe.
+"""Checks that every error that nginx itself generates has the form of the API's errors, including headers, and is correct
+about operations: WG505 if the operation may have been applied, and Retry-After only if a retry is safe.
 
     nginx.py DEPLOYMENTS
 """
@@ -17,7 +17,7 @@ ORIGIN = "Origin: https://page.example\r\n"
 MEMBERS = ["code", "details", "hint", "message"]
 
 
-# What the service sends at first to a client that follows the changes; afterwards it sends nothing for a while.
+# The beginning of a stream of changes, after which the service sends nothing for a while.
 STREAM = (
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Accel-Buffering: no\r\n"
     "Transfer-Encoding: chunked\r\n\r\nd\r\nretry: 1000\n\n\r\n"
@@ -46,7 +46,7 @@ class Upstream:
             except OSError:
                 return
             if connection.recv(1 << 16).startswith(b"GET /changes"):
-                # Append before sending, because the reader of the stream then looks for the connection here.
+                # Append before sending, because the test looks for the connection here once it has received the beginning.
                 self.streams.append(connection)
                 connection.sendall(STREAM.encode())
             else:
@@ -60,9 +60,9 @@ def configuration(deployments, folder, port, upstream):
     for name in ("maps.conf", "api.conf", "error.conf"):
         text = (deployments / "docker-compose/nginx" / name).read_text()
         text = text.replace("/etc/nginx/widgets", str(ours))
-        # So that the test can exceed the limit of connections,
+        # Lower limits, which the test can exceed: of connections,
         text = text.replace("limit_conn addresses 4096;", "limit_conn addresses 4;")
-        # and that of requests.
+        # and of requests.
         text = text.replace("burst=10000", "burst=300").replace("rate=10000r/s", "rate=1r/s")
         (ours / name).write_text(text)
     site = (deployments / "systemd/nginx.conf").read_text().replace("/etc/nginx/widgets", str(ours))
@@ -131,21 +131,21 @@ def stream(port, upstream):
             assert piece, told
             told += piece
     assert told.startswith(b"HTTP/1.1 200 "), told
-    [upstreams] = upstream.streams
-    upstreams.settimeout(20)
-    assert upstreams.recv(1) == b"", "nginx holds a stream open that nobody reads"
-    print("a stream passes, and ends with its subscriber")
+    [connected] = upstream.streams
+    connected.settimeout(20)
+    assert connected.recv(1) == b"", "nginx keeps a stream open after its subscriber has disconnected"
+    print("nginx passes on a stream immediately, and closes it when its subscriber disconnects")
 
 
 def checks(port, upstream):
     stream(port, upstream)
     add = request("POST /rpc/add_widget", "Content-Type: application/json\r\n", "{}")
-    check("sent, and not answered", raw(port, add), 503, "WG505")
+    check("an operation that gets no answer", raw(port, add), 503, "WG505")
     nothing = request("POST /nope", "Content-Type: application/json\r\n", "{}")
-    check("sent, and no operation", raw(port, nothing), 503, "WG504")
+    check("another path that gets no answer", raw(port, nothing), 503, "WG504")
     upstream.close()
     # After two failures within 2 s, nginx considers the upstream dead and sends it nothing.
-    for name in ("refused", "refused again", "dead"):
+    for name in ("upstream refuses", "upstream refuses again", "upstream considered dead"):
         check(name, raw(port, add), 503, "WG504")
     check("a read", raw(port, request("GET /widgets/E")), 503, "WG504")
     trace = raw(port, request("TRACE /"))
@@ -160,7 +160,7 @@ def checks(port, upstream):
     check("metrics", raw(port, request("GET /metrics")), 404, "PGRST125")
     check("a backup", raw(port, request("GET /backup")), 404, "PGRST125")
     for path in ("/replication?from=copy", "/replication/hand-over?within_ms=1", "/%72eplication/promote"):
-        check("a standby", raw(port, request(f"GET {path}")), 404, "PGRST125")
+        check("a path for standbys", raw(port, request(f"GET {path}")), 404, "PGRST125")
     held = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
     for connection in held:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")

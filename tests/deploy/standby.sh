@@ -11,7 +11,7 @@ until_answered() {
     [[ $got == "$wanted" ]] && return
     sleep 0.2
   done
-  fail "an addition by HAProxy gives $got, not $wanted: $(compose logs --tail=8 2>&1)"
+  fail "an addition through HAProxy gives $got, not $wanted: $(compose logs --tail=8 2>&1)"
 }
 
 # Prints the status with which a service of the project answers this path, asked at the address of its container.

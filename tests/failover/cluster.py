@@ -67,7 +67,7 @@ class Node:
         patroni["restapi"] = {"listen": address, "connect_address": address}
         patroni["etcd"]["hosts"] = [f"10.77.0.{number + 1}:2379" for number in range(len(NODES))]
         if os.environ.get("FAILOVER_ETCD3"):
-            # Shows what this costs: see the recipe.
+            # Uses etcd's version 3 API, to show what that costs: see the recipe.
             patroni["etcd3"] = patroni.pop("etcd")
         bootstrap = patroni["bootstrap"]
         del bootstrap["post_bootstrap"]
@@ -119,7 +119,7 @@ class Node:
         self.signal(signal.SIGKILL)
         for process in self.processes.values():
             process.wait()
-        wait("everything there to end", lambda: not self.pids())
+        wait("all processes of the node to end", lambda: not self.pids())
 
     def get(self, path, seconds=2.0):
         """Returns the status and the body of Patroni's own answer, or status 0 if there is none."""
@@ -193,7 +193,7 @@ class Cluster:
             since = since or time.monotonic()
             return primary if time.monotonic() - since > 3 * LOOP_WAIT else None
 
-        return wait("a primary, a synchronous standby and a further one", is_settled, 240)
+        return wait("a primary, a synchronous standby and another standby", is_settled, 240)
 
     def standby(self):
         """Returns the synchronous standby."""

@@ -21,18 +21,18 @@ from judge import Probe
 
 # The service's default connect_timeout_ms: after this it gives up on a host that does not answer.
 CONNECT = 2.0
-# The service tries a new connection when a lookup takes half a second. Then it tries the hosts, one of which is silent. The
-# last second and a half is for the intervals of probes and for a busy machine.
+# The service tries a new connection when a lookup takes half a second, and then tries the hosts, one of which does not answer.
+# The last 1.5 s are for the intervals of the probes and for a busy machine.
 UNREADY_WITHIN = 0.5 + CONNECT + CONNECT + 1.5
 READY_WITHIN = 2.0
 BACK_WITHIN = 10.0
 
 
 HEADER = """
-| fault | longest time without an acknowledgement, s | new primary after, s | it acknowledges to a client of its own, s later | the \
-service, s after that | acknowledged | of \
+| fault | longest time without an acknowledgement, s | new primary after, s | its first acknowledgement to a direct client, s later | \
+that of the service, s after that | acknowledged | of \
 unknown fate | acknowledged and lost | wrong answers | /ready 200 while nothing was acknowledged, s | /ready 503 while all was, \
-s | attempts at the old primary | of them acknowledged, and lost |
+s | attempts at the old primary | of them acknowledged (none lost) |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
@@ -77,7 +77,7 @@ class Load:
 
 
 class Direct:
-    """A direct client of the new primary. When it gets an acknowledgement, the database is back."""
+    """A direct client of the new primary. Its first acknowledgement shows that the database is back."""
 
     def __init__(self, node):
         self.node, self.acknowledged = node, None
@@ -187,7 +187,7 @@ def check(is_right, what):
         raise SystemExit(f"failover: FAILED: {what}")
 
 
-def round_of(binary, folder, cluster, service, name):
+def run_round(binary, folder, cluster, service, name):
     fault = FAULTS[name]
     primary = cluster.wait_until_whole()
     load, probe, watch = Load(binary, folder, service.port), Probe(service.port), Watch(cluster)
@@ -197,7 +197,7 @@ def round_of(binary, folder, cluster, service, name):
     may_restart = name == "postgres_killed"
     other = None if may_restart else primary.name
     wait("a new primary", lambda: watch.new_primary(began, other) or (may_restart and probe.first_success(began)))
-    # There is no new primary if PostgreSQL restarted before anybody noticed that it was down.
+    # There is no new primary if PostgreSQL restarted before Patroni noticed that it was down.
     new = watch.new_primary(began, other) or began
     direct = Direct(wait("the new primary", cluster.primary))
     wait("an acknowledged operation after it", lambda: probe.first_success(new), 60)
@@ -222,10 +222,10 @@ def round_of(binary, folder, cluster, service, name):
         have = cluster.sql(now, "SELECT serial_number FROM widgets.widgets WHERE serial_number LIKE 'stubborn-%'", "registry")
         missing = set(stubborn.acknowledged) - set(have.split())
         check(not missing, f"{name}: the old primary acknowledged {len(missing)} operations that are gone: {sorted(missing)[:3]}")
-    return judged(name, report, probe, began, new, direct, stubborn, metrics)
+    return judge_round(name, report, probe, began, new, direct, stubborn, metrics)
 
 
-def judged(name, report, probe, began, new, direct, stubborn, metrics):
+def judge_round(name, report, probe, began, new, direct, stubborn, metrics):
     """Checks the results of a round, and returns its row of the table."""
     audit = report["audit"]
     outcomes = {}
@@ -271,9 +271,9 @@ def main():
         cluster.sql(cluster.primary(), "CREATE DATABASE registry")
         run(binary, "migrate", "--store", cluster.url("postgres"))
         service = Service(binary, folder, cluster.url("authenticator"))
-        print("Patroni, etcd, three PostgreSQL and the service are there", flush=True)
+        print("Patroni, etcd, three PostgreSQL servers and the service are running", flush=True)
         print(HEADER, flush=True)
-        defects = [defect for name in names for defect in round_of(binary, folder, cluster, service, name)]
+        defects = [defect for name in names for defect in run_round(binary, folder, cluster, service, name)]
         if defects:
             raise SystemExit("\n".join(["failover: FAILED:", *defects]))
         print("failover: nothing acknowledged was lost, and /ready was right")

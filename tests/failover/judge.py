@@ -1,4 +1,4 @@
-"""Records over time which answers operations and /ready get, and judges whether the two agree."""
+"""Records the answers to operations and to /ready over time, and measures for how long the two disagree."""
 
 import http.client
 import json
@@ -9,7 +9,7 @@ EVERY = 0.1
 
 
 class Probe:
-    """Sends additions and asks /ready, each ten times a second, whether or not earlier ones have been answered."""
+    """Sends additions and requests /ready, each ten times a second, even while earlier requests are not answered."""
 
     def __init__(self, port):
         self.port, self.is_probing = port, True

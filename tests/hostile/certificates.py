@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Client certificates that are no longer valid, against the real binary: resuming a session would not present the
-certificate again, and a connection may still be open when its authority is replaced. Needs openssl.
+"""Tests client certificates that are no longer valid, with the real binary: sessions with client certificates must not be
+resumed, because that would not present the certificate again, and an open connection must end when its authority is
+replaced. Needs openssl.
 
     tests/hostile/certificates.py BINARY"""
 
@@ -44,7 +45,7 @@ def ask(connection):
     while not answer.endswith(b"}"):
         piece = connection.recv(4096)
         if not piece:
-            raise ConnectionError("it was closed")
+            raise ConnectionError("the connection was closed")
         answer += piece
     return int(answer.split()[1])
 
@@ -107,7 +108,7 @@ def main(binary):
                     except OSError:
                         ended = True
                     print(f"certificates: a connection whose authority was replaced {'ended' if ended else 'stays'}, "
-                          f"{time.monotonic() - start:.1f} s after a hang-up")
+                          f"{time.monotonic() - start:.1f} s after SIGHUP")
                     if not ended:
                         failures.append("a connection outlives its authority")
             finally:

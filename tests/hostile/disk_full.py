@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A full disk under the running service: writes are refused, reads still work, nothing is lost, and writes
-work again once there is space.
+"""Tests a full disk under the running service: writes are refused, reads still work, nothing is lost, and
+writes work again once there is space.
 
     tests/hostile/disk_full.py BINARY
 
@@ -49,7 +49,7 @@ def main(binary, folder):
     acknowledged = []
     try:
         connection = Connection(service.address)
-        check(fill(connection, acknowledged, 1000)[0] == 204, "an empty disk takes widgets")
+        check(fill(connection, acknowledged, 1000)[0] == 204, "widgets can be added while the disk has space")
         with open(pathlib.Path(folder) / "filler", "wb", buffering=0) as filler:
             try:
                 while True:
@@ -60,23 +60,23 @@ def main(binary, folder):
         check(status == 503 and b'"WG504"' in body, f"a full disk gives WG504, not {status} {body}")
         full = len(acknowledged)
         print(f"disk full after {full} widgets: {body.decode()}")
-        # As long as the others, because a shorter one might still fit.
+        # These names are as long as the others, because a shorter entry might still fit.
         refused = sum(
             b'"WG504"' in connection.ask(add(b"refused%d" % number, b"n" * 1024))[1]
             for number in range(100)
         )
         check(refused == 100, f"{refused} of 100 more writes were answered WG504")
-        check(not missing(connection, acknowledged), "reads go on")
-        check(connection.ask(get(b"/live"))[0] == 200, "it is alive")
+        check(not missing(connection, acknowledged), "reads still work")
+        check(connection.ask(get(b"/live"))[0] == 200, "/live is 200")
         ready, _ = connection.ask(get(b"/ready"))
         print(f"while it is full: 100 of 100 writes WG504, {full} reads right, /live 200, /ready {ready}")
         os.remove(pathlib.Path(folder) / "filler")
         start = time.monotonic()
         while fill(connection, acknowledged, 1)[0] != 204:
-            check(time.monotonic() - start < 30, "writes come back within 30 s")
+            check(time.monotonic() - start < 30, "writes work again within 30 s")
             time.sleep(0.05)
-        print(f"space again: writes come back after {time.monotonic() - start:.1f} s, without a restart")
-        check(fill(connection, acknowledged, 1000)[0] == 204, "and stay")
+        print(f"space again: writes work after {time.monotonic() - start:.1f} s, without a restart")
+        check(fill(connection, acknowledged, 1000)[0] == 204, "writes keep working")
         service.kill()
         service = Service(binary, folder, *arguments)
         connection = Connection(service.address)
@@ -85,15 +85,15 @@ def main(binary, folder):
         for number in range(100):
             check(
                 connection.ask(get(b"/widgets/refused%d" % number))[0] == 404,
-                "what was refused is not there",
+                "a refused widget does not exist",
             )
-        print(f"after kill -9 and a restart: {len(acknowledged)} acknowledged, 0 lost, 0 of the refused")
-        check(service.stop(), "it stops in order")
+        print(f"after kill -9 and a restart: {len(acknowledged)} acknowledged, 0 lost, 0 of the refused present")
+        check(service.stop(), "the service stops gracefully")
     finally:
         service.kill()
 
 
-def way_to_mount(disk):
+def mount_prefix(disk):
     """Returns the prefix with which a command can mount something that no other process sees."""
     ways = [["unshare", "--mount"], ["unshare", "--mount", "--map-root-user"], ["sudo", "-n", "unshare", "--mount"]]
     for way in ways:
@@ -111,7 +111,7 @@ if NAMESPACE in os.environ:
     main(*sys.argv[1:])
 else:
     with tempfile.TemporaryDirectory(prefix="widgets-disk-full-") as disk:
-        mounting = way_to_mount(disk)
+        mounting = mount_prefix(disk)
         if mounting is None:
             print("NOT TESTED: a full disk. No file system can be mounted here: it takes root with the right "
                   "to mount, user namespaces, or sudo without a password", file=sys.stderr)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Floods over HTTP/2 that no library would send, frame by frame (h2c with prior knowledge; TLS uses the same
-code). Checks that they take no memory, that the service cuts off what never ends, and that a good client is
+"""Sends floods over HTTP/2 that no library would send, frame by frame (h2c with prior knowledge; TLS uses the
+same code). Checks that they take no memory, that the service ends endless requests, and that a good client is
 not affected.
 
     tests/hostile/http2.py BINARY [FRAMES]"""
@@ -118,7 +118,7 @@ def begin(headers, flags=END_HEADERS):
 HEAD_WITHOUT_END, BODY_WITHOUT_END = begin(LOOKUP, END_STREAM), begin(ADD)
 FILLER = literal(31, b"x" * 100) * 100
 
-# By name, the function that makes the next frames. Each flood repeats them on one connection until the service cuts it.
+# The function that makes the next frames of each flood, which repeats them on a connection until the service closes it.
 FLOODS = {
     "requests that are reset": reset,
     "pings": lambda peer: frame(PING, 0, 0, b"8 bytes."),
@@ -231,12 +231,12 @@ def main(binary, frames):
                 print(f"HTTP/2 flood, {name + ('' if reads else ', answers unread'):<42}: {frames} in "
                       f"{time.monotonic() - start - 2 * PAUSE:5.1f} s, {connections:>4} connections, {cut:>4} cut")
                 if "continuations" in name and cut == 0:
-                    failures.append(f"{name}: a head without an end was not cut")
+                    failures.append(f"{name}: the connection of an endless head was not closed")
         streams, left, seconds, alive = beside(service, failures, lambda: slow_bodies(address))
         print(f"HTTP/2 slow bodies: {streams} on {CONNECTIONS} connections, {streams - left} ended within "
               f"{seconds:.1f} s (request_timeout {REQUEST_TIMEOUT_MS / 1000:.0f} s), {alive} connections go on")
         if left or alive < CONNECTIONS:
-            failures.append(f"slow bodies: {left} were left, {alive} connections went on")
+            failures.append(f"slow bodies: {left} were not ended, {alive} connections still worked")
         streams, held = beside(service, failures, lambda: unread_answers(address, service.resident_mib))
         print(f"HTTP/2 answers without room: {streams} on {CONNECTIONS} connections, {held:.1f} MiB")
         after = max(held, service.resident_mib())
@@ -244,10 +244,10 @@ def main(binary, frames):
         if after - before > MEMORY_GROWTH_MAX_MIB:
             failures.append("memory grew")
         if not service.stop():
-            failures.append("the service did not stop in order")
+            failures.append("the service did not stop gracefully")
         log = (pathlib.Path(folder) / "log").read_text()
         if "panicked" in log:
-            failures.append(f"it panicked: {log}")
+            failures.append(f"the service panicked: {log}")
     finally:
         service.kill()
         shutil.rmtree(folder, ignore_errors=True)

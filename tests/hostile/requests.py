@@ -149,17 +149,17 @@ def main(binary, requests):
         print(f"bad requests: {requests} in {seconds:.1f} s")
         for name, answers in statuses.items():
             print(f"  {name:<32} {answers.total():>6}  {dict(sorted(answers.items()))}")
-            # If the connection is cut while the head is being sent, the answer may be lost.
+            # If the service closes the connection while the head is being sent, the answer may be lost.
             allowed = range(400, 500)
             if any(status not in allowed for status in answers if status != 0):
-                failures.append(f"{name}: answered otherwise than 4xx")
+                failures.append(f"{name}: the status was not 4xx")
             if answers[0] and "past the limit" not in name and "lines" not in name:
                 failures.append(f"{name}: not answered")
         print(f"resident memory: {before:.1f} MiB before, {after:.1f} MiB after")
         if after - before > MEMORY_GROWTH_MAX_MIB:
             failures.append("memory grew")
         if Connection(address).ask(get(b"/widgets/smuggled"))[0] != 404:
-            failures.append("a request that was hidden in another was applied")
+            failures.append("a request that was smuggled in another one was applied")
 
         def idle():
             held = [socket.create_connection(address, timeout=20) for _ in range(HELD_CONNECTIONS)]
@@ -181,7 +181,7 @@ def main(binary, requests):
                 beside(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=False))
                 print(f"slowhttptest: slow {what}, 500 connections, 8 s")
         if not service.stop():
-            failures.append("the service did not stop in order")
+            failures.append("the service did not stop gracefully")
     finally:
         service.kill()
         shutil.rmtree(folder, ignore_errors=True)

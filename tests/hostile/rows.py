@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Clients that do not read answers of many long rows and streams of changes, against the real binary and beside a good
+"""Tests the real binary with clients that do not read their answers (many long rows, or streams of changes), beside a good
 client.
 
     tests/hostile/rows.py BINARY [CLIENTS [ATTACK...]]
@@ -101,7 +101,7 @@ def streams(binary, clients):
         if most - before > STREAMS_GROWTH_MAX_MIB:
             failures.append(f"streams took {most - before:.0f} MiB")
         if answer != 200:
-            failures.append(f"another address was answered {answer} beside {clients} streams of one")
+            failures.append(f"another address got status {answer} beside {clients} streams of one address")
         return failures
 
 

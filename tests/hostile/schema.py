@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks with schemathesis whether a running service answers as its own API document says.
+"""Checks with schemathesis that the answers of a running service match its own API document.
 
     tests/hostile/schema.py BINARY SCHEMATHESIS [EXAMPLES]"""
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Attacks that might bring the service down, against the real binary and the real nginx, each beside a good client:
-requests that are refused before their bodies have arrived, answers that nobody reads, heads that take more memory than
-was sent, probes, log lines, endless addresses, endless idempotency keys, and connections that take all places or all
+"""Runs attacks that might bring the service down, on the real binary and the real nginx, each beside a good client: requests
+that are refused before their bodies have arrived, answers that the client does not read, heads that take more memory than
+was sent, probes, log lines, very many addresses, very many idempotency keys, and connections that take all places or all
 file descriptors.
 
     tests/hostile/siege.py BINARY [SECONDS [ATTACK...]]
@@ -33,7 +33,7 @@ PAGES_GROWTH_MAX_MIB = 48
 LOG_BYTES_MAX = 64 << 10
 
 
-def ask_over_and_over(address, requests, seconds):
+def repeat_requests(address, requests, seconds):
     """Runs eight clients that make a connection for each request, and returns how often they got each status."""
     until, statuses = time.monotonic() + seconds, {}
 
@@ -132,7 +132,7 @@ def lines_of_nginx(binary, seconds):
     ]
     with behind_nginx(binary) as (address, folder):
         statuses, failures = beside(
-            LookingClient(address), lambda: ask_over_and_over(address, requests, seconds))
+            LookingClient(address), lambda: repeat_requests(address, requests, seconds))
         written = sum((folder / name).stat().st_size for name in ("access.log", "error.log"))
         print(f"lines of nginx: {statuses}, {written} bytes of its logs")
         if written > LOG_BYTES_MAX:
@@ -150,7 +150,7 @@ def refused_bodies(binary, seconds):
     with behind_nginx(binary) as (address, folder):
         # The replicas have three separate stores, so the good client only looks up a widget that does not exist.
         statuses, failures = beside(
-            LookingClient(address), lambda: ask_over_and_over(address, (big, too_large), seconds))
+            LookingClient(address), lambda: repeat_requests(address, (big, too_large), seconds))
         log = (folder / "error.log").read_text()
         failed = log.count("upstream")
         print(f"refused bodies through nginx: {statuses}, {failed} complaints of nginx about a replica")
@@ -162,7 +162,7 @@ def refused_bodies(binary, seconds):
 
 
 class LookingClient(GoodClient):
-    """Repeatedly looks up a widget that does not exist."""
+    """A good client that repeatedly looks up a widget that does not exist."""
 
     def run(self):
         connection = Connection(self.address)
@@ -177,7 +177,7 @@ class LookingClient(GoodClient):
 
 
 class ManyGoodClients(LookingClient):
-    """Makes each request with a new client address."""
+    """A good client that sends each request with another client address."""
 
     def run(self):
         connection, each = Connection(self.address), 0
@@ -195,7 +195,7 @@ class ManyGoodClients(LookingClient):
 
 
 class NewcomingClient(LookingClient):
-    """Makes a new connection for each request."""
+    """A good client that makes a new connection for each request."""
 
     def run(self):
         while not self.stopped.is_set():
@@ -254,7 +254,7 @@ def unread_answers(binary, connections):
         if most - before > UNREAD_GROWTH_MAX_MIB:
             failures.append(f"unread answers took {most - before:.0f} MiB")
         if left:
-            failures.append(f"unread answers: {left} connections that ping were left open")
+            failures.append(f"unread answers: {left} connections that send pings were left open")
         return failures
 
 
@@ -374,7 +374,7 @@ def log_lines(binary, seconds):
 
 
 def addresses(binary, requests):
-    """A /48 uses each of its /64 networks once; afterwards there are requests from clients that have not asked before."""
+    """Sends requests from each /64 network of one /48, and afterwards from addresses that have sent none before."""
     arguments = "--rate-limit-per-second=10", "--rate-limit-burst=10", "--trusted-proxies=127.0.0.0/8"
     with served(binary, *arguments) as service:
         def ask_as(connection, address):
@@ -387,7 +387,7 @@ def addresses(binary, requests):
             return sum(ask_as(connection, f"[2001:db8:7:{each % 65536:x}::1]:{each % 60000}") == 429
                        for each in range(requests))
 
-        # Each request of the good client has a different address, because each address has a limit.
+        # Each request of the good client comes from a different address, because the rate of each address is limited.
         refused, failures = beside(ManyGoodClients(service.address), flood)
         # These addresses share the groups of buckets with the flood's addresses.
         fresh = [ask_as(connection, address)
@@ -397,15 +397,15 @@ def addresses(binary, requests):
         print(f"addresses: {requests} requests of one /48, {refused} of them 429; then {wrong} of {len(fresh)} "
               "fresh clients were refused")
         if wrong:
-            failures.append(f"{wrong} of {len(fresh)} clients pay for another")
+            failures.append(f"{wrong} of {len(fresh)} clients were limited because of another client")
         if not refused:
-            failures.append("a /48 may ask as often as all of its /64 together")
+            failures.append("a /48 network was not limited as a whole")
         return failures
 
 
 def keys(binary, most):
-    """One address uses more idempotency keys than the service keeps: another address's keys must still be known, and so must
-    its own newest keys."""
+    """Uses more idempotency keys from one address than the service keeps. The keys of another address must still be known,
+    and so must the newest keys of the first one."""
     def keyed(widget):
         return add(widget).replace(b"\r\n", b'\r\nIdempotency-Key: "%b"\r\n' % widget, 1)
 
@@ -418,14 +418,14 @@ def keys(binary, most):
         flood = lambda: [greedy.ask(keyed(each))[0] for each in theirs]
         flooded, failures = beside_a_good_client(service.address, flood)
         if set(added + flooded) != {204}:
-            failures.append(f"keys: widgets were answered {set(added + flooded)}")
+            failures.append(f"keys: the additions got the statuses {set(added + flooded)}")
         # If a key is no longer known, the addition is refused because the widget exists.
         known = [modest.ask(keyed(each))[0] for each in mine].count(204)
         newest = [greedy.ask(keyed(each))[0] for each in theirs[-kept:]].count(204)
         print(f"keys: {most} are kept, one address used {len(theirs)}: of {kept} of another {known} are known, "
               f"and {newest} of its newest {kept}")
         if (known, newest) != (kept, kept):
-            failures.append(f"keys: {known} and {newest} of {kept} are known")
+            failures.append(f"keys: only {known} and {newest} of {kept} are known")
         return failures
 
 
@@ -474,20 +474,20 @@ def places(binary, seconds):
             wrong_meanwhile, refused = beside(good, attack)
             print(f"places: 400, {opened[0]} connections of {len(sources)} addresses, {name}: probes were answered "
                   f"{probes}, a good client was refused {len(wrong_meanwhile)} times")
-            # If all places are busy, newcomers get a 503 or are disconnected at once.
+            # If all places are taken, a new connection gets a 503 or is closed immediately.
             if len(sources) == 1:
                 failures += refused
             elif set(wrong_meanwhile) - {503, 0}:
-                failures.append(f"places: a newcomer was answered {set(wrong_meanwhile)}")
-            # If four addresses keep a worker busy, it may take longer than an excess place lasts.
+                failures.append(f"places: a new connection got the statuses {set(wrong_meanwhile)}")
+            # If four addresses keep a worker busy, a probe may wait longer than the service keeps an excess connection.
             lost = probes.pop(0, 0)
             if set(probes) != {200} or lost > (probes[200] / 4 if len(sources) > 1 else 0):
-                failures.append(f"places: probes were answered {probes}, {lost} were not")
+                failures.append(f"places: probes were answered {probes}, and {lost} not at all")
     return failures
 
 
 def descriptors(binary, widgets):
-    """Idle connections take all the descriptors that they can get, but the store can still make segments."""
+    """Lets idle connections take as many file descriptors as they can. The store must still be able to make segments."""
     def few():
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 
@@ -509,11 +509,11 @@ def descriptors(binary, widgets):
         print(f"descriptors: 256, 300 idle connections, {widgets} widgets over many segments: {wrong or 'all'} "
               f"{'not ' if wrong else ''}added; a further connection is answered {further}")
         if wrong:
-            failures.append(f"with few descriptors widgets were answered {wrong}")
+            failures.append(f"with few descriptors, additions got the statuses {wrong}")
         if further != 200:
             failures.append(f"a connection beside idle ones was answered {further}")
         if "connections_max is" not in log:
-            failures.append("nobody is told that connections_max was lowered")
+            failures.append("the log does not say that connections_max was lowered")
         for connection in idle:
             connection.close()
         return failures
@@ -537,7 +537,7 @@ def main(binary, seconds=8, *names):
         descriptors: 500 * seconds,
     }
     if not (shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")):
-        print("NOT TESTED: what goes through nginx, which is not installed", file=sys.stderr)
+        print("NOT TESTED: the attacks through nginx, which is not installed", file=sys.stderr)
         del attacks[refused_bodies], attacks[lines_of_nginx]
     failures = []
     for attack, how_much in attacks.items():

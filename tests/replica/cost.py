@@ -79,7 +79,7 @@ def measure_pinned(binary, folder, kind):
     """Returns the adds per second, the primary's microseconds per add, and how much of its core it used."""
     primary_core, other_core = sorted(os.sched_getaffinity(0))[:2]
     with tempfile.TemporaryDirectory(dir=folder) as own:
-        # Pacing would make batches depend on how short CPU time is, which the standby changes.
+        # With pacing, batches would depend on how scarce CPU time is, which the standby changes.
         services = [Service(binary, f"{own}/first", "--pacing", "never", core=primary_core)]
         try:
             if kind == "local":
@@ -122,7 +122,7 @@ def measure(binary, folder, kind, half):
         try:
             if kind != "alone":
                 services.append(Service(binary, f"{own}/second", "--follow", services[0].url, *acknowledge))
-                # Before anything is measured, the standby must follow and, if so configured, be waited for.
+                # Before the measurement, the standby must follow the primary and, with `standby`, answers must wait for it.
                 by = f'widgets_acknowledged_by{{by="{kind}"}} 1'
                 followed = "widgets_replication_standbys 1"
                 wait("a standby", lambda: all(each in services[0].get("/metrics") for each in (by, followed)))
@@ -139,7 +139,7 @@ def stop(*_):
 
 
 def main():
-    # So that the processes that were started end as well.
+    # Ends the started processes as well.
     signal.signal(signal.SIGTERM, stop)
     binary, folder, rounds = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), int(sys.argv[3])
     os.makedirs(folder, exist_ok=True)

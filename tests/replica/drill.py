@@ -25,9 +25,9 @@ from services import FIRST_EPOCH, Proxy, Service, fail, free_port, wait
 WAITS = ["--acknowledge", "standby"]
 
 
-def round_of(binary, folder, chance):
-    """Kills once. Returns the milliseconds until the first accepted operation, how many operations were lost, and of
-    how many."""
+def run_round(binary, folder, chance):
+    """Kills the primary once. Returns the milliseconds until the first accepted operation, how many operations were lost,
+    and of how many."""
     first, second = f"{folder}/first", f"{folder}/second"
     primary = Service(binary, first, free_port())
     standby = Service(binary, second, free_port(), "--follow", primary.url)
@@ -48,19 +48,19 @@ def round_of(binary, folder, chance):
         took = (time.monotonic() - began) * 1000
         proxy.target = standby.port
         # The load's own audit expects a server that loses nothing. What was lost is checked below.
-        wait("the load goes on", lambda: sum(epoch != FIRST_EPOCH for epoch, _ in standby.changes()) > 100)
+        wait("the load continues there", lambda: sum(epoch != FIRST_EPOCH for epoch, _ in standby.changes()) > 100)
         load.kill()
         load.wait()
-        # On another port, where nobody can reach it to tell it of the promotion.
+        # On another port, at which no other store can inform it of the promotion.
         old = Service(binary, f"{folder}/copy", free_port())
         services.append(old)
         had, has = [what for _, what in old.changes()], standby.changes()
         kept = [what for epoch, what in has if epoch == FIRST_EPOCH]
         if not kept or kept != had[: len(kept)]:
-            fail(f"what the standby has is not the beginning of what the primary had: {folder}")
+            fail(f"the standby's history is not a prefix of the primary's: {folder}")
         back = Service(binary, first, primary.port)
         services.append(back)
-        wait("it knows that it was replaced", lambda: back.ask("GET", "/ready?role=primary")[0] == 503)
+        wait("the old primary learns that it was replaced", lambda: back.ask("GET", "/ready?role=primary")[0] == 503)
         status, text, _ = back.ask("POST", "/rpc/remove_widget", '{"widget_sn":"drill"}')
         if status != 503 or b"WG507" not in text:
             fail(f"a primary that was replaced answers {status} {text}")
@@ -71,8 +71,8 @@ def round_of(binary, folder, chance):
             service.kill()
 
 
-def waiting_round_of(binary, folder, chance):
-    """Kills once while answers wait for the standby. Returns the same as `round_of`."""
+def run_acknowledged_round(binary, folder, chance):
+    """Kills the primary once while answers wait for the standby. Returns the same as `run_round`."""
     first, second, copy = f"{folder}/first", f"{folder}/second", f"{folder}/copy"
     primary = Service(binary, first, free_port(), *WAITS)
     standby = Service(binary, second, free_port(), "--follow", primary.url, *WAITS)
@@ -102,7 +102,7 @@ def waiting_round_of(binary, folder, chance):
             text = pathlib.Path(f"{folder}/load.log").read_text()
             fail(f"the load found something lost or wrong: {folder}\n{text}")
         audit = json.loads(pathlib.Path(report).read_text())["audit"]
-        # On another port, where nobody can reach it to tell it of the promotion.
+        # On another port, at which no other store can inform it of the promotion.
         old = Service(binary, copy, free_port(), *WAITS, "--standby-timeout-ms", "200")
         services.append(old)
         for number in range(20):
@@ -124,7 +124,7 @@ def main():
     chance = random.Random(1)
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            took, lost, had = (waiting_round_of if waits else round_of)(binary, folder, chance)
+            took, lost, had = (run_acknowledged_round if waits else run_round)(binary, folder, chance)
         times.append(took)
         losses.append(lost)
         print(f"promoted, first operation after {took:.0f} ms; lost {lost} of {had}", flush=True)

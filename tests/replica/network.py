@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Two stores on two hosts (network namespaces) with faults of the network between them: unplugged, half-open, slow.
+"""Tests two stores on two hosts (network namespaces) with faults of the network between them: unplugged, half-open, slow.
 
     tests/replica/network.py target/debug/widgets 3
 
 Writers can always reach both hosts. The faults affect a separate link between the two hosts, while roles change
 (`widgets promote --switchover`) and while they do not. If the command cannot report the outcome, the test follows
-docs/operations.md. After each round there must be exactly one primary, every addition that a writer was told of must be
-there once, and both stores must have the same history. Needs root, Python and the Debian packages iproute2 and
+docs/operations.md. After each round there must be exactly one primary, every addition that a writer got acknowledged must
+be there once, and both stores must have the same history. Needs root, Python and the Debian packages iproute2 and
 iptables.
 """
 
@@ -105,14 +105,14 @@ class Writer(threading.Thread):
                 self.unknown.append(serial_number)
                 count += 1
             elif status != 503:
-                fail(f"{serial_number} is answered {status} {text}")
-            # Nothing was applied, so the other store may accept it.
+                fail(f"the addition of {serial_number} is answered {status} {text}")
+            # Turns to the other store, with the same widget if it was not added.
             at = 1 - at
             time.sleep(0.01)
 
 
-def happen(network, chance, what, host):
-    """Causes a fault for a while."""
+def cause_fault(network, chance, what, host):
+    """Causes a fault of the network for a while."""
     time.sleep(chance.random() * 0.03)
     {"unplugged": network.unplug, "half-open": lambda: network.drop_from(host), "slow": network.slow}[what]()
     time.sleep(chance.uniform(0.5, 2.5))
@@ -123,8 +123,9 @@ def primaries(services):
     return [number for number, service in enumerate(services) if service.is_primary()]
 
 
-def one_primary(binary, network, services, standby):
-    """Does what docs/operations.md says if the command ended with 4: nothing if there is a primary, or one resumes soon."""
+def ensure_primary(binary, network, services, standby):
+    """Follows docs/operations.md for a command that ended with status 4: promotes the standby, but only if neither store is the
+    primary within 5 s. Returns the primary, and whether it was promoted."""
     end = time.monotonic() + 5
     while time.monotonic() < end:
         found = primaries(services)
@@ -144,14 +145,14 @@ def promote(binary, network, host, *arguments):
 
 def history(services):
     """Waits until both stores have everything, and returns their common history."""
-    wait("they have the same", lambda: services[0].position() == services[1].position(), 120)
+    wait("both stores have the same position", lambda: services[0].position() == services[1].position(), 120)
     one, other = [service.changes() for service in services]
     if one != other:
-        fail("the two stores have not the same history")
+        fail("the histories of the two stores differ")
     return [json.loads(what).get("widget_sn") for _, what in one]
 
 
-def rounds_of(binary, folder, network, rounds):
+def run_rounds(binary, folder, network, rounds):
     chance = random.Random(2)
     common = [*SETTINGS, "--allow-public-without-auth"]
     services = [
@@ -160,7 +161,7 @@ def rounds_of(binary, folder, network, rounds):
     ]
     writers = [Writer(number, services) for number in range(2)]
     try:
-        wait("it follows", lambda: services[1].ask("GET", "/ready")[0] == 200)
+        wait("the standby follows", lambda: services[1].ask("GET", "/ready")[0] == 200)
         for writer in writers:
             writer.start()
         primary, ends = 0, {}
@@ -169,7 +170,7 @@ def rounds_of(binary, folder, network, rounds):
                 for switches in (False, True):
                     standby = 1 - primary
                     host = chance.choice([0, 1])
-                    trouble = threading.Thread(target=happen, args=(network, chance, what, host))
+                    trouble = threading.Thread(target=cause_fault, args=(network, chance, what, host))
                     trouble.start()
                     code = "none"
                     if switches:
@@ -178,18 +179,18 @@ def rounds_of(binary, folder, network, rounds):
                         if code not in (0, 1, 4):
                             fail(f"{what}: the switchover ends with {code}: {done.stderr}")
                     trouble.join()
-                    primary, promoted = one_primary(binary, network, services, standby)
+                    primary, promoted = ensure_primary(binary, network, services, standby)
                     if promoted and code != 4:
-                        fail(f"{what}: the switchover ends with {code}, and nobody is the primary")
+                        fail(f"{what}: the switchover ends with {code}, and neither store is the primary")
                     key = f"{what}, switchover {code}" + (", promoted" if promoted else "")
                     ends[key] = ends.get(key, 0) + 1
                     before = len(writers[0].applied)
-                    wait("operations are taken", lambda: len(writers[0].applied) > before)
-                    # A store that could not be told of the new primary while the link was down is told again.
-                    wait("the other follows", lambda: services[1 - primary].ask("GET", "/ready")[0] == 200)
+                    wait("operations are accepted", lambda: len(writers[0].applied) > before)
+                    # If the link was down, the new primary informs the other store again later.
+                    wait("the other store follows", lambda: services[1 - primary].ask("GET", "/ready")[0] == 200)
                     standby_of = services[1 - primary]
                     seen = services[primary].position()
-                    wait("it has everything", lambda: standby_of.position() >= seen)
+                    wait("the standby has every operation", lambda: standby_of.position() >= seen)
         for writer in writers:
             writer.stopping = True
         for writer in writers:
@@ -215,7 +216,7 @@ def main():
     network = Network()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            rounds_of(binary, folder, network, rounds)
+            run_rounds(binary, folder, network, rounds)
     finally:
         network.close()
 

@@ -33,13 +33,13 @@ def run(binary, folder, asked):
     command = [binary, "generate", "--widgets", str(asked.widgets), "--data-dir", f"{folder}/0"]
     made = subprocess.run(command, capture_output=True, text=True)
     if made.returncode != 0:
-        fail(f"the store was not made: {made.stderr}")
+        fail(f"the store could not be generated: {made.stderr}")
     primary, times = Service(binary, f"{folder}/0", free_port(), settings=[]), []
     try:
         for number in range(1, asked.rounds + 1):
             began = time.monotonic()
             standby = Service(binary, f"{folder}/{number}", free_port(), "--follow", primary.url, settings=[])
-            wait("it follows", lambda: standby.ask("GET", "/ready")[0] == 200, 600)
+            wait("the standby follows", lambda: standby.ask("GET", "/ready")[0] == 200, 600)
             copied = time.monotonic() - began
             primary.kill()
             primary = standby

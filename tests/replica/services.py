@@ -24,7 +24,7 @@ def free_port():
 
 
 class Service:
-    """A service on this data directory. `namespace` is its network namespace, `host` the address for requests to it."""
+    """A service on a data directory. `namespace` is its network namespace, and `host` is the address to which requests go."""
 
     def __init__(self, binary, directory, port, *arguments, host="127.0.0.1", listen=None, namespace=None, settings=SETTINGS):
         self.host, self.port, self.url, self.namespace = host, port, f"http://{host}:{port}", namespace

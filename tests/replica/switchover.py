@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Two stores repeatedly change roles by `widgets promote --switchover` under `widgets load`.
+"""Lets two stores repeatedly change roles by `widgets promote --switchover` under `widgets load`.
 
     tests/replica/switchover.py target/release/widgets 10
     tests/replica/switchover.py target/release/widgets 10 --acknowledge standby
     tests/replica/switchover.py target/release/widgets 10 --widgets 10000000 --rate 5000 --pause-max 1000
 
-No request may fail: requests that arrive while roles change wait, and then go to the primary that the standby names.
-Every answer must follow the rules, every acknowledged operation must be there at the end, and both stores must have the
-same history. Prints how long the command took, and the pause: the longest wait of any request from the moment at which
+No request may fail: requests that arrive while roles change must wait, and then go to the primary that the standby names.
+Every answer must be right, every acknowledged operation must be there at the end, and both stores must have the same
+history. Prints how long the command took, and the pause: the longest wait of any request from the moment at which
 it was due. `--pause-max` limits the pause, in milliseconds. `--widgets` sets how many widgets the store has at first.
-With `--acknowledge standby`, answers wait for the standby, which is the holder each time before roles change. Exits
-with 1 at a failure. Needs only Python.
+With `--acknowledge standby`, answers wait for the standby, which must be the holder before each switchover. Exits with
+1 at a failure. Needs only Python.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def run(binary, folder, asked):
     other = Service(binary, second, free_port(), "--follow", one.url, *waits, **more)
     services = [one, other]
     acknowledged_by = 'widgets_acknowledged_by{by="%s"}'
-    wait("it follows", lambda: other.ask("GET", "/ready")[0] == 200)
+    wait("the standby follows", lambda: other.ask("GET", "/ready")[0] == 200)
     report = f"{folder}/report.json"
     # Without a warm-up, because the report does not include redirects to another primary during it.
     command = [binary, "load", one.url, "--rate", str(asked.rate), "--duration", "1h", "--warm-up", "0s", "--json", report]
@@ -64,16 +64,16 @@ def run(binary, folder, asked):
             by = acknowledged_by % asked.acknowledge
             wait(by, lambda: before.metric(by) == 1)
             seen = before.position()
-            wait("the load goes on", lambda: before.position() > seen and load.poll() is None)
+            wait("the load continues", lambda: before.position() > seen and load.poll() is None)
             time.sleep(0.5)
             began = time.monotonic()
             subprocess.run([binary, "promote", "--switchover", next_one.url], check=True, stdout=subprocess.DEVNULL)
             times.append((time.monotonic() - began) * 1000)
             if before.ask("GET", READY)[0] != 503 or next_one.ask("GET", READY)[0] != 200:
-                fail("there is not just one primary")
+                fail("the roles did not change: the new primary must be the only one")
             seen = next_one.position()
-            wait("operations are taken", lambda: next_one.position() > seen and load.poll() is None)
-            wait("it follows", lambda: before.ask("GET", "/ready")[0] == 200)
+            wait("operations are accepted", lambda: next_one.position() > seen and load.poll() is None)
+            wait("the old primary follows", lambda: before.ask("GET", "/ready")[0] == 200)
         load.send_signal(2)
         status = load.wait(300)
         text = pathlib.Path(f"{folder}/load.log").read_text()
@@ -86,9 +86,9 @@ def run(binary, folder, asked):
         if stretch["moves"] < asked.rounds:
             fail(f"{stretch['moves']} moves to another primary in {asked.rounds} rounds:\n{text}")
         end = max(one.position(), other.position())
-        wait("both have everything", lambda: one.position() >= end and other.position() >= end)
+        wait("both stores have every operation", lambda: one.position() >= end and other.position() >= end)
         if one.changes() != other.changes():
-            fail(f"the two stores have not the same history: {folder}")
+            fail(f"the histories of the two stores differ: {folder}")
         pause = stretch["latency"]["max_us"] / 1000
         print(
             f"{asked.rounds} switchovers, {stretch['requests']} requests: none failed; the command took at most"

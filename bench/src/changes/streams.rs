@@ -139,7 +139,7 @@ mod tests {
     use super::behind;
 
     #[test]
-    fn the_last_change_says_how_old_it_is() {
+    fn the_age_of_the_last_change_is_read_from_its_time() {
         let text = b"{\"position\":\"p\",\"at\":\"1970-01-01T00:00:00.000000Z\",\"by\":null}\n{\"position\":\"q\",\"a";
         assert!(behind(text).is_some_and(|milliseconds| milliseconds > 1e9));
         assert_eq!(behind(b"{\"position\""), None);

@@ -212,7 +212,7 @@ mod tests {
     use super::base;
 
     #[test]
-    fn a_url_may_leave_out_http_and_may_have_a_path() {
+    fn a_url_may_omit_the_scheme_and_include_a_path() {
         for (given, base_url, secure) in [
             ("localhost:3000", "http://localhost:3000", false),
             ("http://h:1/", "http://h:1", false),

@@ -117,7 +117,7 @@ mod tests {
     use super::{Filter, Query, after_prefix};
 
     #[test]
-    fn a_prefix_is_a_range_of_serial_numbers() {
+    fn a_prefix_has_the_next_text_as_its_upper_bound() {
         assert_eq!(after_prefix("AB-"), Some("AB.".into()));
         assert_eq!(after_prefix("\u{d7ff}"), Some("\u{e000}".into()));
         assert_eq!(after_prefix("a\u{10ffff}"), Some("b".into()));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn every_filter_is_a_parameter_and_any_text_is_escaped() {
+    fn every_filter_is_encoded_as_an_escaped_query_parameter() {
         let query = Query {
             filters: vec![
                 Filter::Prefix("A&".into()),

@@ -103,7 +103,7 @@ fn an_operation_carries_its_arguments_and_the_token() {
 }
 
 #[test]
-fn a_refusal_is_told_in_the_words_of_the_service() {
+fn a_refusal_shows_the_message_of_the_service() {
     let peer = peer(&["HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n\
         {\"code\":\"WG001\",\"details\":null,\"hint\":\"look\",\"message\":\"no such widget\"}"]);
     let error = peer.client().remove_widget("E").expect_err("refused");
@@ -113,7 +113,7 @@ fn a_refusal_is_told_in_the_words_of_the_service() {
 }
 
 #[test]
-fn an_operation_whose_answer_is_lost_is_of_unknown_fate_and_not_sent_again() {
+fn an_operation_with_a_lost_response_has_unknown_fate_and_is_not_resent() {
     // Only one answer: a second request would fail to connect, and the error would say so.
     let peer = peer(&[""]);
     let error = peer.client().remove_widget("E").expect_err("no answer");
@@ -131,7 +131,7 @@ fn standby_of(primary: &str) -> &'static str {
 }
 
 #[test]
-fn an_operation_goes_to_the_primary_that_a_standby_names_and_the_next_one_as_well() {
+fn the_client_follows_and_remembers_the_primary_named_by_a_standby() {
     let primary = peer(&[NO_CONTENT, NO_CONTENT]);
     let standby = peer_that(|_| vec![standby_of(&primary.url)]);
     let client = standby.client();
@@ -148,7 +148,7 @@ fn an_operation_goes_to_the_primary_that_a_standby_names_and_the_next_one_as_wel
 }
 
 #[test]
-fn where_the_primary_is_gone_the_standby_is_asked_again() {
+fn the_standby_is_tried_again_if_the_primary_is_unreachable() {
     let gone = peer(&[NO_CONTENT]);
     let standby = peer_that(|_| vec![standby_of(&gone.url), NO_CONTENT]);
     let client = standby.client();
@@ -161,7 +161,7 @@ fn where_the_primary_is_gone_the_standby_is_asked_again() {
 }
 
 #[test]
-fn standbys_that_name_each_other_are_asked_a_few_times_and_the_error_says_whom() {
+fn a_loop_of_standbys_ends_in_an_error_that_lists_them() {
     let standby = peer_that(|own| vec![standby_of(own); 5]);
     let error = standby.client().remove_widget("E").expect_err("nobody");
     assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
@@ -172,7 +172,7 @@ fn standbys_that_name_each_other_are_asked_a_few_times_and_the_error_says_whom()
 }
 
 #[test]
-fn nothing_is_sent_to_a_primary_that_cannot_be_asked_or_not_as_the_standby_was() {
+fn a_primary_with_an_invalid_url_or_another_scheme_is_not_contacted() {
     for named in ["nowhere at all", "ftp://h", "https://h"] {
         let standby = peer_that(|_| vec![standby_of(named)]);
         let error = standby.client().remove_widget("E").expect_err("not asked");
@@ -183,7 +183,7 @@ fn nothing_is_sent_to_a_primary_that_cannot_be_asked_or_not_as_the_standby_was()
 }
 
 #[test]
-fn wg505_and_a_gateway_that_lost_the_service_are_of_unknown_fate() {
+fn wg505_and_a_gateway_timeout_are_reported_as_unknown_fate() {
     for answer in [
         "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n\
          {\"code\":\"WG505\",\"details\":null,\"hint\":null,\"message\":\"who knows\"}",
@@ -198,7 +198,7 @@ fn wg505_and_a_gateway_that_lost_the_service_are_of_unknown_fate() {
 }
 
 #[test]
-fn nobody_there_is_told_for_an_operation_as_nothing_was_sent() {
+fn an_operation_to_an_unreachable_service_is_reported_as_not_sent() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let url = listener.local_addr().expect("its address").to_string();
     drop(listener);
@@ -222,7 +222,7 @@ fn nobody_there_is_told_for_an_operation_as_nothing_was_sent() {
 }
 
 #[test]
-fn a_read_is_asked_again_when_the_answer_is_later() {
+fn a_read_is_retried_if_the_service_is_busy() {
     let peer = peer(&[
         "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nConnection: close\r\n\r\n\
          {\"code\":\"WG503\",\"details\":null,\"hint\":null,\"message\":\"busy\"}",
@@ -235,7 +235,7 @@ fn a_read_is_asked_again_when_the_answer_is_later() {
 }
 
 #[test]
-fn a_list_goes_on_by_the_last_serial_number_until_a_page_is_empty() {
+fn a_list_continues_after_the_last_serial_number_until_an_empty_page() {
     let peer = peer(&[
         "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\
          [{\"serial_number\":\"A\",\"name\":\"\",\"slots\":[]},{\"serial_number\":\"B\",\"name\":\"\",\"slots\":[]}]",
@@ -257,7 +257,7 @@ fn a_list_goes_on_by_the_last_serial_number_until_a_page_is_empty() {
 }
 
 #[test]
-fn a_count_is_read_from_the_range() {
+fn a_count_is_read_from_the_content_range_header() {
     let peer = peer(&[
         "HTTP/1.1 206 Partial Content\r\nContent-Range: 0-0/12345\r\nConnection: close\r\n\r\n",
     ]);
@@ -270,7 +270,7 @@ fn a_count_is_read_from_the_range() {
 }
 
 #[test]
-fn changes_go_on_after_the_position_that_the_service_gave() {
+fn changes_continue_after_the_next_position_of_the_response() {
     let peer = peer(&[
         "HTTP/1.1 200 OK\r\nNext-Position: p-2\r\nConnection: close\r\n\r\n\
          [{\"position\":\"p-1\",\"at\":\"2026-11-27T11:02:03.000123Z\",\"by\":null,\
@@ -306,9 +306,10 @@ const ON_TO_2: &str = "HTTP/1.1 200 OK\r\nNext-Position: p-2\r\nConnection: clos
 const ON_TO_3: &str = "HTTP/1.1 200 OK\r\nNext-Position: p-3\r\nConnection: close\r\n\r\n[]";
 const ON_TO_4: &str = "HTTP/1.1 200 OK\r\nNext-Position: p-4\r\nConnection: close\r\n\r\n[]";
 
-/// Otherwise a client that reads until there is nothing more would never stop.
+/// If the positions did not advance, a client that reads until there is nothing more would never
+/// stop.
 #[test]
-fn changes_that_lead_nowhere_are_an_error() {
+fn change_positions_that_do_not_advance_are_an_error() {
     let stays: &[&str] = &[STAYS, STAYS];
     let circle: &[&str] = &[
         ON_TO_2, ON_TO_3, ON_TO_4, ON_TO_2, ON_TO_3, ON_TO_4, ON_TO_2, ON_TO_3,
@@ -331,9 +332,10 @@ fn changes_that_lead_nowhere_are_an_error() {
     }
 }
 
-/// A page without changes is no cycle: the position stays while nothing happens.
+/// A position that is repeated on pages without changes is not a cycle: it stays while nothing
+/// happens.
 #[test]
-fn changes_that_do_not_come_are_no_error() {
+fn an_unchanged_position_without_changes_is_not_an_error() {
     let peer = peer(&[ON_TO_2, ON_TO_2, ON_TO_2, ON_TO_3, ON_TO_3, ON_TO_4]);
     let client = peer.client();
     let mut changes = client.changes(ChangesAfter::Oldest, None, &[]);
@@ -345,7 +347,7 @@ fn changes_that_do_not_come_are_no_error() {
 }
 
 #[test]
-fn a_list_that_does_not_go_on_is_an_error() {
+fn a_list_page_out_of_order_is_an_error() {
     const B: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\
         [{\"serial_number\":\"B\",\"name\":\"\",\"slots\":[]}]";
     const A: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\
@@ -390,7 +392,7 @@ const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nConnec
     {\"code\":\"WG503\",\"details\":null,\"hint\":null,\"message\":\"busy\"}";
 
 #[test]
-fn a_safe_operation_is_sent_with_one_key_until_its_fate_is_known() {
+fn a_safe_operation_is_retried_with_one_key_until_its_fate_is_known() {
     let peer = peer(&[
         "",
         BUSY,
@@ -413,7 +415,7 @@ fn a_safe_operation_is_sent_with_one_key_until_its_fate_is_known() {
 }
 
 #[test]
-fn what_may_have_been_applied_stays_of_unknown_fate_when_patience_ends() {
+fn a_possibly_applied_operation_has_unknown_fate_after_the_last_retry() {
     let peer = peer(&["", BUSY]);
     let remove = Operation::remove_widget("E");
     // Enough for one pause.
@@ -424,7 +426,7 @@ fn what_may_have_been_applied_stays_of_unknown_fate_when_patience_ends() {
 }
 
 #[test]
-fn whoever_asks_for_no_pause_at_all_is_not_asked_without_an_end() {
+fn a_retry_after_of_zero_does_not_cause_endless_retries() {
     let peer = peer(&[BUSY, BUSY]);
     let remove = Operation::remove_widget("E");
     // Each pause is one second, so this patience allows no third attempt, which nobody would
@@ -438,7 +440,7 @@ fn whoever_asks_for_no_pause_at_all_is_not_asked_without_an_end() {
 }
 
 #[test]
-fn a_refusal_is_the_outcome_of_a_safe_operation() {
+fn a_refused_safe_operation_is_not_retried() {
     let peer = peer(
         &["HTTP/1.1 501 Not Implemented\r\nConnection: close\r\n\r\n\
         {\"code\":\"WG501\",\"details\":null,\"hint\":null,\"message\":\"no keys\"}"],
@@ -453,7 +455,7 @@ fn a_refusal_is_the_outcome_of_a_safe_operation() {
 }
 
 #[test]
-fn a_key_that_a_header_cannot_carry_is_refused_before_anything_is_sent() {
+fn an_idempotency_key_invalid_in_a_header_is_refused_before_sending() {
     let settings = Settings {
         url: "localhost:1".into(),
         token: None,
@@ -470,7 +472,7 @@ fn a_key_that_a_header_cannot_carry_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn changes_go_on_when_the_service_is_back() {
+fn changes_are_read_once_the_service_is_no_longer_busy() {
     const PAGE: &str = "HTTP/1.1 200 OK\r\nNext-Position: p-9\r\nConnection: close\r\n\r\n[]";
     // More attempts than a read makes without patience.
     let peer = peer(&[BUSY, BUSY, BUSY, BUSY, PAGE]);
@@ -486,7 +488,7 @@ fn changes_go_on_when_the_service_is_back() {
 }
 
 #[test]
-fn certificates_to_trust_that_have_no_end_are_refused() {
+fn a_ca_file_that_is_not_a_regular_file_is_refused() {
     let settings = Settings {
         url: "https://localhost:1".into(),
         token: None,

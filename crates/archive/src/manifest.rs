@@ -344,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manifest_reads_back_and_any_flipped_bit_shows() {
+    fn a_manifest_survives_encoding_and_any_flipped_bit_is_detected() {
         let place = |next_sequence, chain| Place {
             next_sequence,
             at: 7,

@@ -154,7 +154,7 @@ proptest! {
 }
 
 #[test]
-fn a_long_history_meets_every_operation_and_every_refusal() {
+fn a_long_history_covers_every_operation_and_every_refusal() {
     let (mut rows, mut model) = (Rows::default(), Model::default());
     let (mut accepted, mut refused) = (BTreeSet::new(), BTreeSet::new());
     for command in sample(&vec(commands(few_serial_numbers("w", 7)), 20_000), 0) {

@@ -1,4 +1,4 @@
-//! The check itself: it accepts what can have happened, and nothing else.
+//! The check of linearizability: it accepts histories that can have happened, and no others.
 
 #![expect(
     clippy::expect_used,
@@ -42,7 +42,7 @@ fn explained(calls: &[Call]) -> bool {
 }
 
 #[test]
-fn lookups_may_see_what_overlaps_them_either_way() {
+fn a_lookup_may_see_an_overlapping_operation_or_not() {
     let a = serial_number("a");
     let add = submitted(add_widget(&a, "", "P"), Some(Ok(())), 0, 10);
     for there in [false, true] {
@@ -69,7 +69,7 @@ fn lookups_may_see_what_overlaps_them_either_way() {
 }
 
 #[test]
-fn only_one_of_two_adds_can_be_accepted() {
+fn exactly_one_of_two_concurrent_adds_is_accepted() {
     let a = serial_number("a");
     let add = |outcome| submitted(add_widget(&a, "", "P"), Some(outcome), 0, 10);
     let taken = Err(Refusal::SerialNumberTaken {
@@ -99,7 +99,7 @@ fn refusals_are_compared_in_full() {
 }
 
 #[test]
-fn an_unknown_fate_is_any_later_moment_or_none() {
+fn an_operation_of_unknown_fate_may_happen_once_later_or_never() {
     let a = serial_number("a");
     let lost = submitted(add_widget(&a, "", "P"), None, 0, 0);
     assert!(explained(&[lost.clone(), looked_up(&a, false, 5, 6)]));
@@ -130,7 +130,7 @@ fn an_unknown_fate_is_any_later_moment_or_none() {
 }
 
 #[test]
-fn a_known_end_must_be_reached_and_nothing_happens_after_it() {
+fn a_history_must_lead_to_the_known_final_state() {
     let (a, b) = (serial_number("a"), serial_number("b"));
     let lost = |name| submitted(add_widget(&a, name, "P"), None, 0, 0);
     let mut with_a = Model::default();
@@ -138,14 +138,15 @@ fn a_known_end_must_be_reached_and_nothing_happens_after_it() {
         .apply(&add_widget(&a, "kept", "P"))
         .expect("a new widget");
     let reached = |calls: &[Call], end: &Model| check_until(&Model::default(), calls, Some(end));
-    // Either of two unknown fates is possible, but no third, and nothing that nobody requested.
+    // An operation of unknown fate may have happened or not. A state to which no requested
+    // operation leads is rejected.
     for calls in [&[lost("kept")][..], &[lost("lost"), lost("kept")]] {
         assert_eq!(reached(calls, &with_a), Ok(()));
         assert_eq!(reached(calls, &Model::default()), Ok(()));
     }
     assert!(reached(&[lost("lost")], &with_a).is_err());
     assert!(reached(&[], &with_a).is_err());
-    // What was answered must be there.
+    // An operation that was answered as accepted must be in the final state.
     let kept = submitted(add_widget(&a, "kept", "P"), Some(Ok(())), 0, 1);
     assert!(reached(std::slice::from_ref(&kept), &Model::default()).is_err());
     // This also holds if other calls have nothing to do with it.
@@ -154,7 +155,7 @@ fn a_known_end_must_be_reached_and_nothing_happens_after_it() {
 }
 
 #[test]
-fn widgets_are_connected_by_calls_and_by_associations_of_before() {
+fn widgets_linked_by_calls_or_earlier_associations_are_checked_together() {
     let (a, b, c) = (serial_number("a"), serial_number("b"), serial_number("c"));
     let mut initial = Model::default();
     for each in [&a, &b, &c] {

@@ -1,4 +1,4 @@
-//! What is refused before any store is asked: forms and limits, with the exact messages.
+//! Input that is refused before any store is asked: forms and limits, with the exact messages.
 
 use widgets_conformance::commands::{rests_on_the_state, serial_number};
 use widgets_registry::{Name, Ordinal, Pair, Port, Ports, Refusal, SLOTS_MAX, SerialNumber};
@@ -20,7 +20,7 @@ fn words() -> Vec<Vec<Port>> {
 }
 
 #[test]
-fn ports_keep_their_order_in_one_byte_and_no_other_byte_is_read() {
+fn ports_round_trip_through_one_byte_and_other_bytes_are_invalid() {
     let words = words();
     assert_eq!(words.len(), 1 + 3 + 9 + 27);
     for word in &words {
@@ -43,7 +43,7 @@ fn ports_keep_their_order_in_one_byte_and_no_other_byte_is_read() {
 }
 
 #[test]
-fn what_no_state_could_accept_is_refused_in_these_words() {
+fn invalid_input_is_refused_with_exact_codes_and_messages() {
     let e = serial_number("E");
     let refused: [(Refusal, &str, &str); 7] = [
         (

@@ -54,7 +54,7 @@ mod tests {
     use super::file;
 
     #[test]
-    fn the_page_asks_for_files_that_are_there_and_for_no_others() {
+    fn the_page_refers_only_to_embedded_files() {
         let page = file("").expect("the page").content;
         let named: Vec<_> = ["src=\"", "href=\""]
             .iter()
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_inline() {
+    fn the_page_has_no_inline_scripts_or_styles() {
         let page = file("").expect("the page").content;
         for part in page.split("<script").skip(1) {
             let (tag, content) = part.split_once('>').expect("a tag");

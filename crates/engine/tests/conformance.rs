@@ -34,7 +34,7 @@ fn open(name: &str) -> Engine {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_embedded_store_conforms() {
+async fn the_embedded_store_passes_the_conformance_suite() {
     let engine = open("conformance");
     // The first client gets its answers as a worker does; the second sends each answer directly to
     // its caller.
@@ -44,7 +44,7 @@ async fn the_embedded_store_conforms() {
 }
 
 #[tokio::test]
-async fn callers_have_their_shares_of_the_keys_also_after_a_start() {
+async fn callers_keep_their_shares_of_idempotency_keys_across_a_restart() {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("key-shares");
     drop(std::fs::remove_dir_all(&path));
     let settings = Settings {
@@ -80,7 +80,7 @@ fn free_slots(engine: &Engine) -> PortCounts {
 }
 
 #[tokio::test]
-async fn free_slots_are_counted_by_port_type_also_after_a_start() {
+async fn free_slots_are_counted_by_port_type_across_a_restart() {
     let engine = open("free-slots");
     let counted = async || free_slots(&engine);
     check_free_slots(&engine.client(), "", counted).await;

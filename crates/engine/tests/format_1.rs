@@ -37,7 +37,7 @@ fn widgets(directory: &Path) -> Value {
 }
 
 #[test]
-fn what_format_1_holds_is_there_in_format_2() {
+fn the_conversion_from_format_1_to_format_2_keeps_every_widget() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/format_1");
     for name in ["empty", "journal", "checkpoint"] {
         let directory = tempfile::tempdir().expect("a directory");

@@ -265,9 +265,9 @@ mod tests {
     }
 
     #[test]
-    fn chance_is_called_chance_and_a_difference_a_difference() {
-        // The intervals allow 1 % of false alarms for each figure. Blocks that are short compared
-        // with the correlation let some more through.
+    fn noise_is_not_significant_and_a_real_difference_is() {
+        // The confidence intervals allow 1 % of false alarms for each figure. Blocks that are short
+        // compared with the correlation cause a few more.
         let (independent, correlated) = (alarms(0.0, 100.0), alarms(0.5, 100.0));
         assert!(independent <= 3, "{independent} false alarms in 50");
         assert!(correlated <= 6, "{correlated} false alarms in 50");
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comparison_says_what_differs() {
+    fn a_comparison_lists_differing_figures_and_settings() {
         let text = compare(&report(100.0, 1, "a"), &report(110.0, 2, "b")).to_string();
         for line in text.lines() {
             assert!(line.chars().count() <= 80, "{line}");
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_says_nothing() {
+    fn a_comparison_with_too_few_intervals_reports_no_difference() {
         let mut short = report(100.0, 1, "a");
         short.stretches[0].points.truncate(9);
         let comparison = compare(&short, &report(200.0, 2, "a"));

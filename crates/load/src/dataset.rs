@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn every_association_keeps_the_rules() {
+    fn generated_associations_satisfy_every_rule() {
         for share in [0.0, 0.3, 0.9, 1.0] {
             let widgets = dataset(10_000, share);
             assert_eq!(widgets.len(), 10_000);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_seed_stands_for_never_changes() {
+    fn a_seed_always_generates_the_same_dataset() {
         let widgets = dataset(200, 0.5);
         let mut text = String::new();
         for widget in [&widgets[0], &widgets[1], &widgets[199]] {
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_spelled_as_json_spells_them() {
+    fn json_spellings_of_names_parse_to_the_plain_names() {
         for bits in 0..NAMES.len() as u64 {
             let Spelling { plain, json } = name(bits);
             let quoted = format!("\"{json}\"");
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dataset_is_read_and_written_alike() {
+    fn dataset_specifications_round_trip_and_errors_are_explained() {
         let dataset: Dataset = "widgets=1000, associated=12.5%".parse().unwrap();
         assert_eq!(dataset.to_string(), "widgets=1000,seed=1,associated=12.5%");
         assert_eq!(dataset.to_string().parse(), Ok(dataset));
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_nothing_past_the_last_block() {
+    fn blocks_past_the_last_one_are_empty() {
         let set = Dataset {
             widgets: 65,
             seed: 1,

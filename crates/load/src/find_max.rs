@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn it_finds_the_limit_wherever_it_is() {
+    fn the_search_finds_any_limit_within_8_percent() {
         for limit in [7.0, 333.0, 10_000.0, 51_234.0, 99_999.0, 180_000.0] {
             let (found, steps) = search(100_000.0, limit);
             let found = found.unwrap();
@@ -130,14 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_holds_nothing_is_found() {
+    fn no_rate_is_found_if_every_rate_misses_the_objectives() {
         let (found, steps) = search(1000.0, 0.0);
         assert_eq!(found, None);
         assert!(steps <= STEPS_MAX);
     }
 
     #[test]
-    fn where_everything_holds_it_stops_all_the_same() {
+    fn the_search_stops_even_if_every_rate_meets_the_objectives() {
         let (found, steps) = search(1000.0, f64::INFINITY);
         assert!(found.is_some_and(|found| found > 100_000.0));
         assert_eq!(steps, STEPS_MAX);
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_tried_twice_at_most() {
-        // Each rate misses at first, and low rates are close to their neighbours.
+        // Each rate misses the objectives at the first try, and low rates are close together.
         for limit in [0.0, 5.0, 6.0, 100.0, 700.0] {
             let mut search = FindMax::new(1600.0);
             while let Some(rate) = search.next() {
@@ -157,11 +157,11 @@ mod tests {
     }
 
     #[test]
-    fn a_miss_that_was_chance_does_not_end_the_search_and_is_told() {
+    fn a_chance_miss_is_reported_and_does_not_end_the_search() {
         let mut search = FindMax::new(2000.0);
         let mut disturbances = 0;
         while let Some(rate) = search.next() {
-            // Another load disturbed the first rate above 2,000; the limit is 5,000.
+            // Simulates another load that disturbs the first rate above 2,000. The limit is 5,000.
             let disturbed = rate > 2000.0 && disturbances == 0;
             disturbances += usize::from(disturbed);
             search.tell(rate, rate <= 5000.0 && !disturbed);

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mix_is_read_and_written_alike() {
+    fn a_mix_round_trips_and_selects_kinds_by_weight() {
         use Kind::{AddWidget as A, AssociateWidgets as S, RemoveWidget as R};
         let mix: Mix = "add=40, associate_widgets=40,dissociate=0,remove=20"
             .parse()
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_mix_is_named() {
+    fn errors_in_a_mix_are_explained() {
         let refused = |text: &str| text.parse::<Mix>().unwrap_err();
         assert_eq!(refused("add"), "`add` is not of the form KIND=WEIGHT");
         assert!(refused("delete=1").starts_with("`delete` is none of add_widget,"));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_percent_or_parts() {
+    fn shares_are_percentages_or_fractions() {
         assert_eq!(share("5%"), Ok(0.05));
         assert_eq!(share("0.25"), Ok(0.25));
         assert_eq!(share("100%"), Ok(1.0));

@@ -173,7 +173,7 @@ impl TryFrom<String> for Objective {
 mod tests {
     use super::*;
     #[test]
-    fn it_is_written_as_it_is_read() {
+    fn an_objective_round_trips_through_json() {
         for text in [
             "p99<10ms",
             "p99.9>1s 500ms",
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_in_an_objective_are_explained() {
         let refused = |text: &str| text.parse::<Objective>().unwrap_err();
         assert!(refused("p99=10ms").contains("has neither < nor >"));
         assert!(refused("p98<10ms").starts_with("`p98` is none of p50,"));

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_comes_first_and_the_cure_last() {
+    fn an_explanation_begins_with_the_path_and_ends_with_advice() {
         let error = io::Error::from_raw_os_error(30);
         assert_eq!(
             explain("writing /mnt/all.jsonl", &error),

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_its_name_only_when_it_is_whole() {
+    fn a_file_gets_its_final_name_only_once_complete() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("all.jsonl");
         let mut output = Output::create(&path, Existing::Refuse).unwrap();
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_writer_left_is_removed_and_what_is_being_written_is_not() {
+    fn partial_files_of_killed_writers_are_removed_and_open_ones_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("all.jsonl");
         for name in [
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_had_the_name_stays_until_then_and_is_replaced_only_where_that_is_wanted() {
+    fn an_existing_file_is_replaced_only_on_request_and_once_complete() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("all.jsonl");
         fs::write(&path, "old").unwrap();
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_somebody_else_made_meanwhile_is_not_replaced() {
+    fn a_file_created_by_another_process_meanwhile_is_not_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("all.jsonl");
         let output = Output::create(&path, Existing::Refuse).unwrap();
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_stays_and_its_file_is_replaced() {
+    fn writing_through_a_symlink_replaces_the_file_and_keeps_the_link() {
         let directory = tempfile::tempdir().unwrap();
         let (file, link) = (directory.path().join("file"), directory.path().join("link"));
         fs::write(&file, "old").unwrap();
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_written_and_keeps_its_name() {
+    fn writing_to_a_device_does_not_replace_it() {
         let before = fs::metadata("/dev/null").unwrap().permissions();
         let mut output = Output::create(Path::new("/dev/null"), Existing::Refuse).unwrap();
         output.write_all(b"gone").unwrap();
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_cannot_be_written_is_told_at_once() {
+    fn an_unwritable_path_is_reported_on_creation() {
         let refused = Output::create(Path::new("/nowhere/all.jsonl"), Existing::Refuse);
         let refused = refused.err().unwrap();
         assert!(

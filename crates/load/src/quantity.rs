@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_in_thousands_or_in_powers_of_two() {
+    fn byte_sizes_have_decimal_or_binary_suffixes() {
         for (text, number) in [
             ("4096", 4096),
             ("64MiB", 64 << 20),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_has_its_unit() {
+    fn a_time_without_a_unit_is_rejected() {
         assert_eq!(time("1m 30s"), Ok(Duration::from_secs(90)));
         for text in ["10", "", "10 parsecs", "-1s"] {
             let wrong = time(text).unwrap_err();

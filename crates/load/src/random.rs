@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stream_never_changes() {
+    fn the_random_sequence_matches_the_reference_implementation() {
         // The first outputs of the reference implementation for this seed.
         let mut random = Random::new(1_234_567);
         let first: [u64; 3] = std::array::from_fn(|_| random.next_u64());
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stay_below_their_bound_and_reach_it() {
+    fn random_numbers_cover_their_range_and_stay_below_its_bound() {
         let mut random = Random::new(1);
         let mut seen = [0u32; 3];
         for _ in 0..3000 {

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_neither_only_a_word_is_shown() {
+    fn text_of_unknown_form_is_hidden_unless_it_is_one_word() {
         for (text, shown) in [
             ("postgresql", "postgresql"),
             ("", ""),

@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_is_kept_over_all_workers() {
+    fn all_workers_together_send_the_requested_count() {
         for workers in [1, 3, 7] {
             for arrivals in [
                 Arrivals::Constant(10.0),
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_loop_is_due_at_once_until_the_end() {
+    fn closed_loop_requests_are_due_immediately_until_the_end() {
         let end = extent(Some(SECOND), None);
         let mut schedule = Schedule::new(Arrivals::Closed, end, SECOND, (0, 1), 1);
         let now = Duration::from_millis(1500);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_sent_is_counted() {
+    fn requests_that_were_due_and_not_sent_are_counted() {
         let end = extent(Some(SECOND), None);
         let mut schedule = Schedule::new(Arrivals::Constant(100.0), end, Duration::ZERO, (0, 1), 1);
         for _ in 0..30 {

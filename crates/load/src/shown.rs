@@ -42,7 +42,7 @@ mod tests {
     use super::{shown, shown_lines};
 
     #[test]
-    fn a_terminal_obeys_nothing_of_a_text() {
+    fn terminal_control_characters_are_escaped() {
         assert_eq!(shown("plain ü 日本"), "plain ü 日本");
         assert_eq!(shown("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
         assert_eq!(shown("x\u{202e}y"), "x\\u{202e}y");
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn several_lines_stay_several() {
+    fn line_breaks_are_kept_in_multi_line_text() {
         assert_eq!(shown_lines("a\n  b\r\u{7}\n"), "a\n  b\\r\\u{7}\n");
     }
 }

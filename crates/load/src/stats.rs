@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_four_times_are_kept_apart() {
+    fn latency_service_wait_and_lag_are_recorded_separately() {
         let mut measured = Measured::default();
         measured.record(&sample(Outcome::OK));
         let max = |histogram: &Histogram<u64>| Percentiles::from(histogram).max_us.round();
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quick_no_is_no_quick_answer_and_a_lost_one_is_timed() {
+    fn refusals_by_overload_are_not_latencies_but_timeouts_are() {
         let mut measured = Measured::default();
         for code in ["WG503", "WG504", "WG507"] {
             measured.record(&sample(Outcome::of_code(code)));
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn stretches_add_up() {
+    fn measurements_are_added_and_cleared() {
         let (mut all, mut one) = (Measured::default(), Measured::default());
         one.record(&Sample {
             wrong: true,
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cleared_leaves_no_longest_behind() {
+    fn clearing_measurements_resets_the_maximum_latency() {
         let mut measured = Measured::default();
         measured.record(&sample(Outcome::OK));
         measured.clear();

@@ -1,4 +1,5 @@
-//! `--follow-changes`: a feed that contradicts the answers is caught, and no other is accused.
+//! `--follow-changes`: a feed that contradicts the answers is found, and a correct feed is never
+//! reported as faulty.
 
 #![expect(
     clippy::expect_used,
@@ -55,7 +56,7 @@ fn acknowledged(report: &Report) -> u64 {
 }
 
 #[test]
-fn an_honest_feed_passes() {
+fn a_correct_feed_passes() {
     for seed in 1..=3 {
         let report = follow(Lie::None, |plan| {
             plan.session.seed = seed;
@@ -81,7 +82,7 @@ fn an_honest_feed_passes() {
 }
 
 #[test]
-fn changes_of_a_dataset_are_known_and_those_of_others_are_not_judged() {
+fn dataset_changes_are_checked_and_those_of_other_clients_are_not() {
     let dataset = Dataset {
         widgets: 3000,
         seed: 9,
@@ -124,7 +125,7 @@ fn changes_of_a_dataset_are_known_and_those_of_others_are_not_judged() {
 }
 
 #[test]
-fn fates_that_answers_leave_open_the_feed_tells() {
+fn the_feed_settles_operations_of_unknown_outcome() {
     let report = follow(Lie::FateUnknown(50), |_| {});
     assert_passed(&report);
     assert!(findings(&report).doubts_told > 30, "{report}");
@@ -136,7 +137,7 @@ fn fates_that_answers_leave_open_the_feed_tells() {
 }
 
 #[test]
-fn a_change_that_is_left_out_is_caught() {
+fn a_change_missing_from_the_feed_is_caught() {
     let report = follow(Lie::Untold(1000), |plan| {
         plan.session.mix = "add=1".parse().unwrap();
         plan.session.conflicts = 0.0;
@@ -150,7 +151,7 @@ fn a_change_that_is_left_out_is_caught() {
 }
 
 #[test]
-fn a_change_that_is_told_twice_is_caught() {
+fn a_duplicate_change_in_the_feed_is_caught() {
     let report = follow(Lie::ToldTwice(1000), |plan| {
         plan.session.mix = "add=1".parse().unwrap();
         plan.session.conflicts = 0.0;
@@ -162,7 +163,7 @@ fn a_change_that_is_told_twice_is_caught() {
 }
 
 #[test]
-fn a_change_that_is_told_too_late_is_caught() {
+fn a_delayed_change_in_the_feed_is_caught() {
     let report = follow(Lie::ToldLate(1000), |plan| {
         plan.session.mix = "add=1".parse().unwrap();
         plan.session.conflicts = 0.0;
@@ -179,7 +180,7 @@ fn a_change_that_is_told_too_late_is_caught() {
 }
 
 #[test]
-fn a_change_that_is_told_otherwise_is_caught() {
+fn an_altered_change_in_the_feed_is_caught() {
     let report = follow(Lie::ToldOtherwise(1000), |plan| {
         plan.session.mix = "add=1".parse().unwrap();
         plan.session.conflicts = 0.0;
@@ -195,7 +196,7 @@ fn a_change_that_is_told_otherwise_is_caught() {
 }
 
 #[test]
-fn what_was_refused_and_is_told_all_the_same_is_caught() {
+fn a_change_in_the_feed_for_a_refused_request_is_caught() {
     let report = follow(Lie::BusyAndApply(20), |plan| {
         plan.session.mix = "add=1".parse().unwrap();
         plan.session.conflicts = 0.0;
@@ -209,7 +210,7 @@ fn what_was_refused_and_is_told_all_the_same_is_caught() {
 }
 
 #[test]
-fn what_was_applied_and_is_not_told_though_nobody_knew_is_caught() {
+fn an_unconfirmed_change_missing_from_the_feed_is_caught_by_the_audit() {
     let report = follow(Lie::FateUntold(1000), |_| {});
     let audit = report.audit.as_ref().expect("an audit");
     assert!(audit.told_otherwise >= 1, "{report}");
@@ -217,7 +218,7 @@ fn what_was_applied_and_is_not_told_though_nobody_knew_is_caught() {
 }
 
 #[test]
-fn without_the_flag_nothing_is_followed() {
+fn the_feed_is_not_followed_without_the_flag() {
     let report = load(Lie::Untold(100), |_| {});
     assert_eq!(report.changes, None);
     assert_eq!(report.failures, Vec::<String>::new(), "{report}");

@@ -35,7 +35,7 @@ fn assert_passed(report: &Report) {
 }
 
 #[test]
-fn in_open_loop_every_request_is_sent_when_it_is_due() {
+fn an_open_loop_offers_the_requested_rate() {
     for poisson in [false, true] {
         let report = load(Lie::None, |plan| {
             plan.rate = Rate::PerSecond(500.0);
@@ -58,7 +58,7 @@ fn in_open_loop_every_request_is_sent_when_it_is_due() {
 }
 
 #[test]
-fn a_slow_server_delays_what_waits_for_it_and_not_the_clock() {
+fn waiting_for_a_slow_request_counts_as_latency() {
     // One request in fifty is never answered: with one lane, all others wait for those.
     let report = load(Lie::SilentAndApply(50), |plan| {
         plan.session.connections = 1;
@@ -70,7 +70,7 @@ fn a_slow_server_delays_what_waits_for_it_and_not_the_clock() {
     });
     assert_passed(&report);
     let stretch = &report.stretches[0];
-    // A closed loop would have reported 2 % (four of two hundred) and a fast rest.
+    // A closed loop would report only 2 % of slow requests (four of two hundred).
     assert!(stretch.latency.p90_us > 50_000.0, "{report}");
     assert!(
         stretch.service.p90_us < stretch.latency.p90_us / 2.0,
@@ -80,7 +80,7 @@ fn a_slow_server_delays_what_waits_for_it_and_not_the_clock() {
 }
 
 #[test]
-fn h2_by_prior_knowledge_shares_connections() {
+fn a_run_over_http2_by_prior_knowledge_passes() {
     let report = load(Lie::None, |plan| {
         plan.session.target.protocol = Protocol::Http2;
         plan.session.connections = 2;
@@ -133,7 +133,7 @@ fn tls_proxy(server: SocketAddr) -> (u16, String) {
 }
 
 #[test]
-fn tls_is_checked_and_carries_both_versions() {
+fn http1_and_http2_work_over_tls_and_untrusted_certificates_fail() {
     let server = Server::start(Double::new(Lie::None));
     let (port, certificate) = tls_proxy(server.address);
     let directory = tempfile::tempdir().unwrap();
@@ -222,8 +222,8 @@ fn reports_and_logs_are_written_and_read_back() {
     ] {
         assert!(html.contains(part), "{part} is not in the page");
     }
-    // Each plot is there once for screens and once for phones, on which a scaled one would be
-    // unreadable.
+    // Each plot is included once for screens and once for phones, because a scaled plot would be
+    // unreadable on a phone.
     let count = |part: &str| html.matches(part).count();
     assert_eq!(count("<div class=\"wide\">"), 3);
     assert_eq!(count("<div class=\"narrow\"><svg width=\"360\""), 3);
@@ -251,7 +251,7 @@ fn reports_and_logs_are_written_and_read_back() {
     std::fs::write(file("report.json"), "{}").unwrap();
     let refused = Report::read(&file("report.json")).unwrap_err().to_string();
     assert!(refused.contains("missing field `format`"), "{refused}");
-    // A file without end does not use memory without end.
+    // An endless file does not exhaust memory.
     let refused = Report::read("/dev/zero".as_ref()).unwrap_err().to_string();
     assert!(
         refused.contains("it must have at most 67108864 bytes"),
@@ -260,7 +260,7 @@ fn reports_and_logs_are_written_and_read_back() {
 }
 
 #[test]
-fn a_dataset_is_known_and_can_be_shared_by_runs() {
+fn runs_can_share_a_dataset_and_a_used_part_is_refused() {
     let dataset = Dataset {
         widgets: 1500,
         seed: 9,
@@ -289,8 +289,8 @@ fn a_dataset_is_known_and_can_be_shared_by_runs() {
             );
         }
     }
-    // By now the dataset has changed, so a run that uses a used part again reports that before it
-    // does anything.
+    // The dataset has changed by now. A run that uses a part again therefore reports that before it
+    // sends any load.
     let mut again = plan(&server.url());
     again.session.dataset = Some((dataset, (0, 2)));
     let again = run(again).unwrap_err().to_string();
@@ -303,7 +303,7 @@ fn a_dataset_is_known_and_can_be_shared_by_runs() {
 }
 
 #[test]
-fn another_dataset_of_the_same_size_is_told() {
+fn a_different_dataset_of_the_same_size_is_refused() {
     let dataset = |seed, associated| Dataset {
         widgets: 300,
         seed,
@@ -336,7 +336,7 @@ fn a_server_without_the_dataset_is_refused() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_named() {
+fn unreachable_servers_and_invalid_urls_are_reported_without_passwords() {
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -364,7 +364,7 @@ fn a_server_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_server_that_is_gone_when_it_is_audited_is_not_waited_for() {
+fn the_audit_gives_up_on_a_server_that_stops_responding() {
     let report = load(Lie::Deaf(100), |plan| {
         plan.session.mix = "add=1".parse().unwrap();
         plan.session.conflicts = 0.0;
@@ -390,7 +390,7 @@ fn refused(adjust: impl FnOnce(&mut widgets_load::run::Plan)) -> String {
 }
 
 #[test]
-fn what_would_be_in_vain_is_told_before_the_load() {
+fn an_unusable_push_url_or_report_path_is_refused_before_the_load() {
     let error = refused(|plan| plan.push = Some("http://127.0.0.1:1".into()));
     let start = "metrics cannot be pushed to http://127.0.0.1:1: ";
     assert!(error.starts_with(start), "{error}");
@@ -403,7 +403,7 @@ fn what_would_be_in_vain_is_told_before_the_load() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_fails_the_run_and_not_what_it_found() {
+fn an_unwritable_report_fails_the_run_but_keeps_its_results() {
     // A device that is always full.
     let full = || Some("/dev/full".into());
     let report = load(Lie::None, |plan| {

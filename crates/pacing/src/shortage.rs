@@ -134,20 +134,20 @@ mod tests {
         observed.collect()
     }
 
-    /// Passes so many readings in which CPU time is short, and then those in which it is ample.
-    /// Returns for how many of these the shortage stays what it is.
+    /// Passes `short` readings in which CPU time is short, and then readings in which it is ample.
+    /// Returns for how many of the latter the shortage stays the same.
     fn held(pass: &mut impl FnMut(u64) -> u32, short: usize) -> usize {
         let before = (0..short).map(|_| pass(0)).last().unwrap_or_default();
         (0..1000).take_while(|_| pass(400) == before).count()
     }
 
     #[test]
-    fn idle_processors_leave_nothing_short() {
+    fn idle_processors_mean_no_shortage() {
         assert_eq!(shortages(None, &[(400, 100, 0); 9]), [0; 9]);
     }
 
     #[test]
-    fn busy_processors_are_short_within_a_second_and_longer_until_they_are_not() {
+    fn a_shortage_rises_within_a_second_and_falls_after_five_seconds() {
         let mut readings = vec![(10, 200, 0); 5];
         readings.extend([(60, 200, 0); 2]);
         readings.extend([(150, 100, 0); 20]);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shortage_that_comes_back_lasts_longer_each_time_and_is_forgotten_once_it_stays_away() {
+    fn a_recurring_shortage_lasts_longer_each_time_up_to_a_minute() {
         let mut shortage = Shortage::default();
         let (mut now, mut reading) = (Duration::from_secs(5), Reading::default());
         reading.processors = 2;
@@ -177,14 +177,14 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_that_is_used_up_is_short_on_an_idle_machine() {
+    fn an_exhausted_cpu_quota_is_a_shortage_even_on_an_idle_machine() {
         // 0.4 of a CPU for a quarter of a second is 100 ms.
         let readings = [(400, 98, 0), (400, 90, 0), (400, 85, 1), (400, 50, 0)];
         assert_eq!(shortages(Some(0.4), &readings), [250, 250, 500, 500]);
     }
 
     #[test]
-    fn what_cannot_be_read_is_not_short() {
+    fn an_unreadable_meter_means_no_shortage() {
         let mut shortage = Shortage::default();
         let reading = Reading {
             processors: 2,

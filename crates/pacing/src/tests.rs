@@ -40,15 +40,16 @@ fn fixed(mode: Mode) -> Pacing {
 }
 
 #[test]
-fn never_means_never() {
+fn pacing_mode_never_adds_no_waits() {
     let pacing = fixed(Mode::Never);
     assert_eq!(pacing.commit_interval(1000), None);
     assert_eq!(pacing.rest(1000), None);
     assert_eq!(pacing.metric().get().to_bits(), 0f64.to_bits());
 }
 
+/// A lone client never waits, however short CPU time is.
 #[test]
-fn a_lone_client_meets_no_wait_however_short_time_is() {
+fn waits_begin_at_four_operations_and_grow_with_their_number() {
     let pacing = fixed(Mode::Always);
     assert_eq!(pacing.commit_interval(3), None);
     assert_eq!(pacing.rest(3), None);
@@ -59,9 +60,9 @@ fn a_lone_client_meets_no_wait_however_short_time_is() {
     }
 }
 
-/// It measures when it is time to, and waits in proportion to the shortage.
+/// The shortage is measured at most every 250 milliseconds, and the waits are in proportion to it.
 #[test]
-fn waits_follow_what_is_measured() {
+fn waits_are_proportional_to_the_measured_shortage() {
     let (readings, meter) = mpsc::channel();
     let clock = Arc::<ManualClock>::default();
     let pacing = Pacing::new(Mode::Auto, clock.clone(), Sent(meter));
@@ -91,7 +92,7 @@ fn waits_follow_what_is_measured() {
 }
 
 #[test]
-fn who_copies_rests_longer_where_time_is_short_and_never_long() {
+fn copying_rests_longer_when_cpu_time_is_short_up_to_one_second() {
     let millis = Duration::from_millis;
     let rests = |mode| [0, 1, 10, 3600].map(|work| fixed(mode).copy_rest(millis(work)));
     assert_eq!(rests(Mode::Never), [0, 9, 90, 1000].map(millis));

@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pause_doubles_up_to_its_bound_and_keeps_its_jitter_in_the_upper_half() {
+    fn backoff_doubles_up_to_a_limit_with_jitter_in_the_upper_half() {
         let (least, most) = (Duration::from_millis(10), Duration::from_millis(100));
         let pause = |attempt, random: Random| backoff(least, most, attempt, random);
         assert_eq!(pause(0, || 0), Duration::from_millis(5));

@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_followed_however_they_arrive() {
+    fn message_limits_apply_however_the_bytes_are_split() {
         let sent = [
             message(b'R', &[0; 4]),
             message(b'Z', b"I"),
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_false_server_gets_no_more_memory_than_a_right_one() {
+    async fn oversized_and_endless_server_messages_are_refused() {
         let notice = message(b'N', &[b'S'; 4000]);
         let welcome = message(b'R', &[0; 4]);
         let ready = [&welcome[..], &message(b'Z', b"I")].concat();
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_without_tls_is_refused_where_it_is_required() {
+    async fn a_server_without_tls_is_refused_if_tls_is_required() {
         let server = false_server(true, Vec::new(), vec![0]).await;
         let url = format!("postgres://ann@{server}/registry?sslmode=require");
         let target = Target::parse(&url).expect("a URL");

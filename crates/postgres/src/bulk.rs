@@ -337,7 +337,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_escaped_as_copy_reads_them() {
+    fn rows_are_escaped_in_the_text_format_of_copy() {
         let text = |text: &str| SerialNumber::new("", text).expect("within the limits");
         let mut rows = Rows::default();
         rows.push(&Widget {

@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_shows_everything_but_the_password() {
+    fn a_target_is_displayed_without_its_password() {
         let target =
             Target::parse("postgres://ann:secret@db.example:5433/registry?sslmode=require")
                 .expect("a URL");
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_urls_are_refused_without_their_password() {
+    fn invalid_urls_are_refused_without_showing_the_password() {
         assert_eq!(
             refused("mysql://ann:secret@db/registry"),
             "the URL of the database must begin with postgres:// or postgresql://"
@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_rests_is_asked_whether_its_other_end_is_there() {
+    fn idle_connections_use_tcp_keepalives() {
         let kept_alive = |more: &str| {
             let target = Target::parse(&format!("postgres://one,two/registry{more}"));
             let host = target.expect("a URL").hosts.pop().expect("two hosts");
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn verifying_needs_certificates_to_trust() {
+    fn verifying_a_certificate_requires_a_root_certificate_file() {
         assert!(refused("postgres://db/registry?sslmode=verify-full").contains("sslrootcert"));
         let missing = refused("postgres://db/r?sslmode=verify-full&sslrootcert=/no%20such/file");
         assert!(

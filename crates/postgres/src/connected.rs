@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_statement_after_the_end_has_the_reason_of_the_end() {
+    async fn a_statement_on_a_closed_connection_reports_why_it_closed() {
         let (connected, mut theirs) = connected().await;
         say_farewell(&mut theirs).await;
         drop(theirs);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_farewell_to_a_statement_is_the_end_of_its_connection() {
+    async fn a_fatal_error_in_response_to_a_statement_ends_the_connection() {
         let (connected, mut theirs) = connected().await;
         let statement = connected.client.batch_execute("SELECT 1");
         let last_word = async {

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_database_says_at_length_is_cut() {
+    fn long_messages_of_the_database_are_truncated() {
         assert_eq!(cut("no such role"), "no such role");
         let told = cut(&"é".repeat(50 << 20)).into_owned();
         assert!(

@@ -133,7 +133,7 @@ mod tests {
     };
 
     #[test]
-    fn texts_stand_beside_the_words() {
+    fn filter_texts_are_encoded_as_separate_parameters() {
         let text = |text: &str| Test::Text(Comparison::NotEqual, text.into());
         let quote = "'\"; DROP";
         let pattern = SlotPattern {

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_timeline_of_a_cluster_counts() {
+    fn a_server_on_an_older_timeline_of_its_cluster_counts_as_replaced() {
         let histories = Histories::default();
         let meet = |system, timeline| histories.meet(Some(history(system, timeline)));
         let first = meet(7, 3).expect("the first one");

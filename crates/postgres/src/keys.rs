@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_tell_callers_keys_and_requests_apart_and_never_change() {
+    fn digests_differ_by_caller_key_and_request_and_are_stable() {
         let (ann, key_1) = (Author::new("ann"), key("1"));
         let digest = key_digest(ann.as_ref(), &key_1);
         assert_eq!(digest.len(), DIGEST_BYTES);

@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reason_is_news_once_whatever_comes_between() {
+    fn each_failure_reason_is_reported_once_until_recovery() {
         let failing = Failing::default();
         assert!(failing.met(Lane::Operations, "reset"));
         assert!(failing.met(Lane::Operations, "refused"));
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_reasons_are_known_than_may_be() {
+    fn the_oldest_failure_reason_is_forgotten_beyond_the_maximum() {
         let failing = Failing::default();
         for number in 0..=REASONS_MAX {
             assert!(failing.met(Lane::Reads, &number.to_string()));

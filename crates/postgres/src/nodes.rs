@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_are_reached_as_it_is_said() {
+    fn worker_addresses_follow_the_nodes_setting() {
         let address = |nodes: &str| {
             let nodes: Nodes = nodes.parse().expect("nodes");
             nodes.address("worker1:5432")
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_read_again() {
+    fn the_nodes_setting_round_trips_and_invalid_texts_are_refused() {
         for text in ["catalog", "off", "a:1=b:2", "a:1=b:2,c:3=d:4"] {
             let nodes: Nodes = text.parse().expect("nodes");
             assert_eq!(nodes.to_string(), text);

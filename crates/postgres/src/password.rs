@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_read_anew_and_what_is_wrong_with_it_is_told() {
+    fn a_password_file_is_read_each_time_and_its_defects_are_reported() {
         let path = std::env::temp_dir().join(format!("widgets-password-{}", std::process::id()));
         let password = Password::File(path.clone());
         let read_of = |content: &[u8]| {
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_not_shown() {
+    fn a_password_is_not_shown_in_debug_output() {
         assert_eq!(format!("{:?}", Password::Text("secret".into())), "***");
     }
 }

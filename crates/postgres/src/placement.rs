@@ -159,14 +159,14 @@ mod tests {
     ];
 
     #[test]
-    fn texts_have_the_hashes_that_postgresql_gives_them() {
+    fn hashes_equal_those_of_postgresql() {
         for (text, expected) in HASHES {
             assert_eq!(hash(text.as_bytes()), expected, "{text:?}");
         }
     }
 
     #[test]
-    fn an_operation_is_at_home_where_its_widgets_are() {
+    fn the_home_of_an_operation_is_the_workers_of_its_widgets() {
         let shards = [
             (-1_073_741_825, "a:1"),
             (-1, "b:1"),

@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digits_are_those_of_a_formatter() {
+    fn hex_digits_match_the_standard_formatter() {
         for number in [0, 1, 0xa0b, 0x0123_4567_89ab_cdef, u64::MAX] {
             assert_eq!(hex::<16>(number), format!("{number:016x}").as_bytes());
         }

@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positions_are_read_as_they_are_written_and_sort_by_age() {
+    fn positions_round_trip_as_text_and_sort_by_age() {
         let position = |epoch, sequence| Position {
             store: 0x6f1c,
             epoch,
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_written_as_people_write_them() {
+    fn moments_are_formatted_as_utc_timestamps() {
         for (microseconds, text) in [
             (0, "1970-01-01T00:00:00.000000Z"),
             (951_782_399_999_999, "2000-02-28T23:59:59.999999Z"),

@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_keep_their_order_through_the_byte() {
+    fn ports_round_trip_through_their_byte_in_order() {
         let mut seen = 0;
         for byte in 0..=u8::MAX {
             let Some(ports) = Ports::from_byte(byte) else {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn lower_case_is_no_port() {
+    fn a_lower_case_port_is_refused() {
         assert_eq!(
             Port::parse("p"),
             Err(Refusal::PortUnknown { given: "p".into() })

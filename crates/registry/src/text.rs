@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_in_bytes_and_inclusive() {
+    fn length_limits_are_in_bytes_and_inclusive() {
         assert!(SerialNumber::new("widget_sn", "x".repeat(255)).is_ok());
         assert_eq!(
             refused(SerialNumber::new("widget_sn", "é".repeat(128))),

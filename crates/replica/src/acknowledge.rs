@@ -481,10 +481,12 @@ mod tests {
     }
 
     proptest! {
-        /// Only what the holder has counts, and no standby replaces another as the holder before
-        /// that one knows.
+        /// Only entries that the holder has are acknowledged. No standby replaces another as the
+        /// holder before the previous one knows that it is no longer the holder.
         #[test]
-        fn the_holder_counts_and_the_one_before_knows_first(events in vec(event(), 0..80)) {
+        fn only_the_holder_acknowledges_and_it_knows_before_it_is_replaced(
+            events in vec(event(), 0..80)
+        ) {
             let primary = Member::new(OWN, Acknowledge::Standby, Role::Primary, Epoch::new(1));
             let mut state = State { member: Some(primary), ..State::default() };
             let (mut tip, mut has) = (Tip::default(), [0; STANDBYS.len()]);
@@ -549,11 +551,14 @@ mod tests {
             }
         }
 
-        /// A primary that is alone names a standby that has everything, even if somebody asked for
-        /// the primary alone when it was already alone: a holder that was promoted and crashed
-        /// before writing its own record.
+        /// A primary that is itself the holder names a connected standby that has everything. It
+        /// does so even if an operator asked for the primary alone when it was already alone. A
+        /// holder that was promoted and crashed before it wrote its own record is in the same
+        /// situation.
         #[test]
-        fn a_primary_alone_names_a_standby(wanted in proptest::option::of(Just(OWN))) {
+        fn a_primary_alone_names_an_up_to_date_standby_as_holder(
+            wanted in proptest::option::of(Just(OWN))
+        ) {
             let mut primary = Member::new(OWN, Acknowledge::Standby, Role::Primary, Epoch::new(1));
             let tip = Tip { sequence: 1, chain: 0 };
             primary.lengthened(tip, Some(Record::Holder(OWN)));
@@ -564,9 +569,11 @@ mod tests {
             prop_assert_eq!(next_record(&state), Some(Record::Holder(STANDBYS[0])));
         }
 
-        /// Only the member that may be promoted is sent what is not acknowledged.
+        /// Only the holder, which may be promoted, is sent entries that are not acknowledged.
         #[test]
-        fn others_are_sent_what_is_acknowledged(acknowledged in 0..100u64) {
+        fn standbys_other_than_the_holder_receive_only_acknowledged_entries(
+            acknowledged in 0..100u64
+        ) {
             let [holder, other, _] = STANDBYS;
             let limit = Limit { except: Some(holder), before: acknowledged };
             prop_assert_eq!(limit.of(Some(holder)), u64::MAX);

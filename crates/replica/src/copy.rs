@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_leaves_room_for_what_a_store_needs() {
+    fn a_copy_is_refused_if_it_leaves_too_little_disk_space() {
         let reserve = Reserve::new(1000, 100);
         for (room, is_enough) in [(Some(2200), true), (Some(2199), false), (None, true)] {
             let begun = reserve.begin(|| room);

@@ -390,7 +390,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_one_that_a_store_remembers() {
+    fn addresses_are_checked_for_scheme_query_and_length() {
         let of_length = |bytes: usize| format!("http://primary/{}", "a".repeat(bytes - 15));
         for (text, outcome) in [
             ("https://primary:3000", Ok(())),

@@ -674,7 +674,7 @@ fn look_at(trials: Vec<Trial>) {
         }
         println!("{} worlds of {bounds:?}", checker.unique_state_count());
     }
-    // These prove that the trials reach something: members that never get anywhere keep every
+    // These show that the trials reach something. Members that never make progress would keep every
     // promise.
     let possible = [
         "a promoted member acknowledges",
@@ -684,14 +684,14 @@ fn look_at(trials: Vec<Trial>) {
 }
 
 #[test]
-fn every_order_of_events_keeps_the_promises() {
+fn every_order_of_events_preserves_the_invariants() {
     look_at(trials());
 }
 
 /// Run it with `cargo test --release -p widgets-replica -- --ignored`.
 #[test]
 #[ignore = "takes minutes"]
-fn every_order_of_more_events_keeps_the_promises() {
+fn every_order_of_more_events_preserves_the_invariants() {
     look_at(long_trials());
 }
 

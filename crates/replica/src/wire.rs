@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_read_back_however_they_are_cut() {
+    fn frames_are_decoded_however_their_bytes_are_split() {
         let mut bytes = Vec::new();
         for frame in frames() {
             frame.encode(&mut bytes);
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_or_too_long_is_refused_before_it_is_waited_for() {
+    fn invalid_and_oversized_frames_are_refused_without_waiting() {
         for (bytes, says) in [
             (&[9, 0, 0, 0, 0][..], "kind 9"),
             (&[END, 1, 0, 0, 0, 5], "kind 5 with 1 bytes"),
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_whole_report_counts_however_they_are_cut() {
+    fn the_newest_complete_report_counts_however_the_bytes_are_split() {
         let mut reports = Reports::default();
         let bytes = [7u64, 9, 12].map(u64::to_le_bytes).concat();
         assert_eq!(reports.push(&bytes[..20]), Some(9));
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_standby_goes_on_reads_back() {
+    fn the_resume_query_of_a_standby_round_trips() {
         let from = From {
             store: 1,
             epoch: 65_540,

@@ -328,7 +328,7 @@ mod tests {
         /// The direct path accepts exactly what the slow path accepts, and neither accepts a
         /// repeated member.
         #[test]
-        fn both_ways_of_reading_agree(
+        fn the_direct_and_the_slow_parser_agree_on_any_body(
             (operation, body) in select(Operation::ALL.to_vec())
                 .prop_flat_map(|operation| (Just(operation), body(operation)))
         ) {
@@ -343,7 +343,7 @@ mod tests {
 
     /// Both paths give the same command, and a valid body takes the direct one.
     #[test]
-    fn a_body_in_order_is_read_without_a_detour() {
+    fn valid_bodies_take_the_direct_path_and_give_the_same_command() {
         let cases = [
             (
                 Operation::AddWidget,

@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_the_same_at_every_address_and_of_one_issuer() {
+    fn a_named_caller_is_identified_by_issuer_and_name_not_address() {
         let (here, there) = (ip("192.0.2.1"), ip("192.0.2.2"));
         let a = named("a", Identity::subject(None, "a"));
         assert_eq!(asker(&a, here), asker(&a, there));
@@ -58,7 +58,7 @@ mod tests {
     const ASKER_A: u64 = 0x7437_997f_ff57_82ab;
 
     #[test]
-    fn who_has_no_name_is_an_address() {
+    fn a_caller_without_a_name_is_identified_by_its_network() {
         let nobody = Sender::anonymous(Access::NOTHING);
         // A token without a subject, and a newer one.
         let [token, newer] = [b"t", b"u"].map(|token| named("", Identity::token(token)));

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_and_ports_are_read() {
+    fn hosts_and_ports_are_parsed() {
         let name = |name, port| Some((Host::Name(name), port));
         let address = |text: &str, port| {
             let address = text.parse().expect("an address");
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_names_and_addresses() {
+    fn loopback_names_and_addresses_are_recognised() {
         for (text, loopback) in [
             ("localhost", true),
             ("LocalHost.:3000", true),

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_that_are_not_whole_are_bounded_together() {
+    async fn incomplete_bodies_are_limited_in_total_and_per_connection() {
         let (settings, bodies) = (settings(99), bodies());
         let read = |pieces: &[&'static [u8]]| {
             let pieces = Pieces(pieces.iter().copied().collect());
@@ -280,11 +280,15 @@ mod tests {
         let pieces = Pieces(VecDeque::from([&b"1"[..], b"2"]));
         let refused = super::read(pin!(pieces), &head, &settings, &bodies).await;
         assert_eq!(refused, Err(busy));
-        assert_eq!(read(&[b"12", b"3"]).await, Ok("123".into()), "another's");
+        assert_eq!(
+            read(&[b"12", b"3"]).await,
+            Ok("123".into()),
+            "a body of another connection"
+        );
     }
 
     #[tokio::test]
-    async fn pieces_are_joined_up_to_the_limit() {
+    async fn body_pieces_are_joined_up_to_the_size_limit() {
         assert_eq!(pieces(&[], 4).await, Ok(Bytes::new()));
         assert_eq!(pieces(&[b"ab", b"", b"cd"], 4).await, Ok("abcd".into()));
         let too_large = Err(Malformed::BodyTooLarge { bytes_max: 4 }.into());
@@ -312,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_nobody_wants_is_read_within_bounds() {
+    async fn an_unwanted_body_is_drained_within_size_and_time_limits() {
         let settings = settings(8);
         let none = HeaderMap::new();
         let expects =
@@ -331,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_announced_length_is_refused_before_anything_is_read() {
+    async fn a_body_announced_as_too_long_is_refused_unread() {
         struct Announced;
 
         impl Body for Announced {
@@ -359,7 +363,7 @@ mod tests {
 
     /// A piece of the body arrives every ten seconds, but never its end.
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_trickles_in_ends_at_its_deadline() {
+    async fn a_slowly_arriving_body_is_refused_at_its_deadline() {
         struct Trickling(tokio::time::Interval);
 
         impl Body for Trickling {

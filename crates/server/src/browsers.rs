@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_read_and_written_as_browsers_do() {
+    fn origins_are_parsed_and_normalised_as_by_browsers() {
         for (text, written) in [
             ("https://App.Example", Some("https://app.example")),
             ("https://app.example:443", Some("https://app.example")),
@@ -245,7 +245,7 @@ mod tests {
     type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], bool);
 
     #[test]
-    fn pages_of_other_sites_are_foreign_unless_they_are_named() {
+    fn cross_site_requests_are_foreign_unless_their_origin_is_allowed() {
         const HOST: (&str, &str) = ("host", "127.0.0.1:3000");
         let site = |value| ("sec-fetch-site", value);
         let origin = |value| ("origin", value);
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_on_loopback_answers_to_names_of_this_machine() {
+    fn loopback_names_only_accepts_local_and_configured_hosts() {
         let only = BrowserSettings {
             origins: origins(&["https://widgets.example", "http://[2001:db8::1]:8080"]),
             loopback_names_only: true,

@@ -112,13 +112,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_may_take_what_is_left_and_others_a_share_of_it() {
+    fn the_first_reservation_may_take_all_free_bytes_and_others_a_share() {
         let budget = Budget::new(1600);
         let greedy = Share::new(budget.clone());
         let mut first = greedy.begin();
         assert_eq!(first.add(600), Ok(()));
         assert_eq!(first.add(1001), Err(NoRoom(1600)));
-        assert_eq!(greedy.begin().add(1), Err(NoRoom(1600)), "it has its share");
+        assert_eq!(
+            greedy.begin().add(1),
+            Err(NoRoom(1600)),
+            "it already has more than its share"
+        );
 
         let other = Share::new(budget.clone());
         let mut others: Vec<_> = (0..3).map(|_| other.begin()).collect();

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pages_have_every_code_and_no_other() {
+    fn the_documentation_lists_exactly_the_existing_error_codes() {
         check("docs/api.md", include_str!("../../../docs/api.md"));
         check("docs/errors.md", include_str!("../../../docs/errors.md"));
     }

@@ -670,7 +670,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_request_has_said_comes_back_bounded() {
+    fn request_text_echoed_in_errors_is_truncated() {
         let exact = "x".repeat(ECHO_BYTES_MAX);
         assert_eq!(cut(exact.clone()), exact);
         for (character, fit) in [

@@ -81,19 +81,19 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_that_goes_on_is_told_once_in_a_while() {
+    fn a_lasting_fault_is_logged_once_per_period() {
         let log = FaultLog::default();
         let due = |details: &str, seconds| log.due(&fault(details), Duration::from_secs(seconds));
         assert_eq!(due("a", 0), Some(0));
         assert_eq!(due("a", 0), None);
-        assert_eq!(due("b", 1), Some(0), "another one is told at once");
+        assert_eq!(due("b", 1), Some(0), "another fault is logged at once");
         assert_eq!(due("a", 9), None);
         assert_eq!(due("a", 10), Some(2));
         assert_eq!(due("a", 11), None);
     }
 
     #[test]
-    fn faults_that_differ_each_time_are_bounded_too() {
+    fn distinct_faults_are_logged_up_to_a_limit_per_period() {
         let log = FaultLog::default();
         let told = |from: u64, seconds| {
             let faults = (from..from + 1000).map(|number| fault(&number.to_string()));

@@ -112,9 +112,9 @@ mod tests {
     use crate::{browsers, idempotency, negotiation, request_id};
     use hyper::header::{self, HeaderName, HeaderValue};
 
-    /// A header that is missing here would never be looked at.
+    /// A header that is not detected would never be examined.
     #[test]
-    fn each_is_found_by_the_name_that_it_is_looked_for_by() {
+    fn every_relevant_header_is_detected_by_its_name() {
         let all: [(&[HeaderName], Given); 10] = [
             (&[header::ORIGIN], Given::ORIGIN),
             (&[browsers::SEC_FETCH_SITE], Given::SEC_FETCH_SITE),
@@ -137,7 +137,7 @@ mod tests {
                 one.insert(name, HeaderValue::from_static("x"));
                 assert_eq!(Given::of(&one), given, "{name}");
             }
-            assert!(!before.has(given), "each is another one: {names:?}");
+            assert!(!before.has(given), "each has its own flag: {names:?}");
             before = before.and(given);
         }
     }

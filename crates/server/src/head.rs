@@ -130,7 +130,7 @@ mod tests {
     use hyper::Request;
 
     #[test]
-    fn what_decides_is_said_once() {
+    fn duplicates_of_single_valued_headers_are_refused() {
         for name in ["authorization", "content-type", "origin", "sec-fetch-site"] {
             let once = || Request::get("/live").header("host", "a").header(name, "x");
             for (request, right) in [(once(), true), (once().header(name, "x"), false)] {
@@ -143,7 +143,7 @@ mod tests {
     /// HTTP/2 can name the host twice, and both must agree (RFC 9113, 8.3.1). The tests over
     /// sockets cover the rest.
     #[test]
-    fn a_stream_names_one_host() {
+    fn an_http_2_request_must_name_one_consistent_host() {
         for (target, host, right) in [
             ("http://a.example/live", None, true),
             ("http://a.example:80/live", Some("A.example:80"), true),

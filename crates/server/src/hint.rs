@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn near_names_are_found_as_postgrest_finds_them() {
+    fn similar_function_names_are_suggested_as_by_postgrest() {
         assert_eq!(function("add_widgets"), Some("add_widget"));
         assert_eq!(function("addWidget"), Some("add_widget"));
         assert_eq!(function("ADD_WIDGET"), Some("add_widget"));
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_arguments_are_near_if_they_have_several_in_common() {
+    fn argument_lists_are_similar_if_they_share_several_names() {
         let add = "(slots, widget_name, widget_sn)";
         assert!(arguments("(slots, widget_sn)", add));
         assert!(arguments("(widget_name, widget_sn)", add));

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_quoted_or_bare() {
+    fn idempotency_keys_may_be_quoted_or_bare() {
         let longest = "k".repeat(255);
         for (value, expected) in [
             ("abc", "abc"),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn invalid_idempotency_keys_are_refused() {
         let too_long = "k".repeat(256);
         for value in [
             "", "\"\"", "\"abc", "\"", "\"a\" b", "\"a\\b\"", "\"a\\", "é", &too_long,

@@ -113,7 +113,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_member_that_is_named_twice_is_found_at_any_depth() {
+    fn a_duplicate_member_is_detected_at_any_depth() {
         for (text, name) in [
             (r#"{"a":1,"a":1}"#, "a"),
             (r#"{"a":1,"\u0061":null}"#, "a"),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_told_with_its_place() {
+    fn invalid_json_is_reported_with_line_and_column() {
         for text in [
             "",
             "{",
@@ -150,9 +150,9 @@ mod tests {
     }
 
     proptest! {
-        /// Apart from that it behaves like `serde_json`.
+        /// The result is that of `serde_json`, unless a member is repeated.
         #[test]
-        fn any_text_is_read_as_it_always_was(text in r#"[\[\]{}:,"a0-9.e\\ -]{0,24}"#) {
+        fn parsing_agrees_with_serde_json_except_for_duplicates(text in r#"[\[\]{}:,"a0-9.e\\ -]{0,24}"#) {
             match (parse(text.as_bytes()), serde_json::from_str::<Value>(&text)) {
                 (Ok(value), Ok(other)) => prop_assert_eq!(value, other),
                 (Err(Defect::Syntax { .. }), Err(_)) | (Err(Defect::Repeated(_)), _) => {}

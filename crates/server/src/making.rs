@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_each_asker_by_turns() {
+    fn waiting_requests_are_served_one_per_caller_in_turn() {
         let making = Making::new(1);
         let (greedy, modest) = (Asker(1), Asker(2));
         let first = turned(pin!(making.turn(greedy)));
@@ -279,7 +279,7 @@ mod tests {
 
     /// However long the answers of one asker take, another asker's is made at once.
     #[test]
-    fn one_asker_has_three_quarters_of_the_turns() {
+    fn one_caller_gets_at_most_three_quarters_of_the_turns() {
         let making = Making::new(4);
         let (greedy, modest) = (Asker(1), Asker(2));
         let mut turns: Vec<_> = (0..3).map(|_| turned(pin!(making.turn(greedy)))).collect();
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_hangs_up_holds_nothing() {
+    fn a_cancelled_request_frees_its_turn_and_its_queue_place() {
         let making = Making::new(1);
         let first = turned(pin!(making.turn(Asker(1))));
         {
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_takes_all_places_to_wait() {
+    fn the_queue_for_turns_is_limited_per_caller_and_in_total() {
         let making = Making::new(1);
         let _first = turned(pin!(making.turn(Asker(1))));
         let mut waiting = Vec::new();

@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_series_has_its_own_place() {
+    fn every_metric_series_has_its_own_index() {
         for (index, subject) in Subject::ALL.into_iter().enumerate() {
             assert_eq!(subject.index(), index, "{subject:?}");
         }

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn accept_takes_the_best_of_what_there_is() {
+    fn accept_selects_the_best_offered_media_type() {
         let offers = ["application/openapi+json", "application/json", "text/html"];
         let cases: [(&[&str], Result<&str, &str>); 17] = [
             (&[], Ok(offers[0])),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn preferences_are_followed_ignored_or_strictly_refused() {
+    fn preferences_are_applied_ignored_or_refused_when_strict() {
         let unknown = |given: &[&str]| {
             let given = given.iter().map(|&each| each.to_owned());
             Err(Malformed::Preferences(given.collect()))

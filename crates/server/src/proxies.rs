@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_behind_nat64_are_told_apart() {
+    fn nat64_and_mapped_addresses_are_converted_to_ipv4() {
         for (address, is) in [
             ("64:ff9b::192.0.2.1", "192.0.2.1"),
             ("64:ff9b:1::192.0.2.1", "192.0.2.1"),
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn x_forwarded_for_is_used_only_from_trusted_proxies() {
         let proxies = ["127.0.0.1/32", "10.0.0.0/8"].map(|each| each.parse().expect("a network"));
         let proxies = Proxies(proxies.into());
         let client = |address: &str, lines: &[&str]| {

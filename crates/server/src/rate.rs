@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_empties_and_fills_again() {
+    fn a_rate_limit_bucket_empties_and_refills() {
         let limit = limit(10, 5);
         let client = ip("192.0.2.1");
         let taken = |from: u64| {
@@ -180,20 +180,23 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_client_has_one_bucket_for_its_whole_network() {
+    fn an_ipv6_client_is_limited_per_64_and_per_48_network() {
         let limit = limit(1, 1);
         let take = |text: &str| limit.take(ip(text), Duration::from_secs(1)).is_ok();
         assert!(take("2001:db8::1"));
         assert!(!take("2001:db8::ffff:1"), "the same /64");
         let others = (1..NETWORK_FACTOR).filter(|net| take(&format!("2001:db8:0:{net}::1")));
         assert_eq!(others.count() as u64, NETWORK_FACTOR - 1);
-        assert!(!take("2001:db8:0:ffff::1"), "so much for the /48");
+        assert!(
+            !take("2001:db8:0:ffff::1"),
+            "the bucket of the /48 is empty"
+        );
         assert!(take("2001:db8:1::1"), "others are not affected");
     }
 
     /// Any number of addresses never counts against another address.
     #[test]
-    fn a_flood_of_addresses_takes_nothing_from_others() {
+    fn requests_from_many_addresses_do_not_limit_other_addresses() {
         let limit = limit(1, 1);
         let now = Duration::from_secs(1);
         let flood = |from: u32, to: u32| {
@@ -208,7 +211,10 @@ mod tests {
         for each in 0..=255 {
             let fresh = IpAddr::V4(Ipv4Addr::new(192, 0, 2, each));
             assert_eq!(limit.take(fresh, now), Ok(()), "{fresh}");
-            assert!(limit.take(fresh, now).is_err(), "{fresh} has its own");
+            assert!(
+                limit.take(fresh, now).is_err(),
+                "{fresh} has its own bucket"
+            );
         }
     }
 }

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_seen_is_told_until_it_is_too_old() {
+    async fn a_readiness_result_is_reused_until_it_expires() {
         let (readiness, clock) = (Readiness::default(), Set::default());
         let looks = AtomicUsize::new(0);
         let ask = |outcome: Outcome| {
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(looks.load(Ordering::Relaxed), 1);
         clock.pass(KNOWN_FOR);
         assert_eq!(ask(broken()).await, broken());
-        assert_eq!(ask(Ok(())).await, broken(), "still");
+        assert_eq!(ask(Ok(())).await, broken(), "the last result");
         clock.pass(KNOWN_FOR);
         assert_eq!(ask(Ok(())).await, Ok(()));
         assert_eq!(looks.load(Ordering::Relaxed), 3);
@@ -201,7 +201,7 @@ mod tests {
 
     /// This also holds if the probe that began the check hangs up.
     #[tokio::test(start_paused = true)]
-    async fn there_is_one_look_at_a_time() {
+    async fn only_one_readiness_check_runs_at_a_time() {
         let (readiness, clock) = (Readiness::default(), Set::default());
         let (looks, over) = (AtomicUsize::new(0), Arc::new(Semaphore::new(0)));
         let ask = |outcome: Outcome| {
@@ -219,10 +219,10 @@ mod tests {
         clock.pass(KNOWN_FOR);
         assert!(
             ask(broken()).now_or_never().is_none(),
-            "it looks, and hangs up"
+            "it begins a check, and hangs up"
         );
         for _ in 0..1000 {
-            assert_eq!(ask(Ok(())).await, Ok(()), "as it was");
+            assert_eq!(ask(Ok(())).await, Ok(()), "the last result");
         }
         assert_eq!(looks.load(Ordering::Relaxed), 2);
         clock.pass(STUCK_AFTER);

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_request_brings_is_kept_unless_it_could_do_harm() {
+    fn a_valid_request_id_is_kept_and_any_other_is_replaced() {
         let ids = RequestIds::default();
         let of = |values: &[&str]| {
             let mut headers = HeaderMap::new();
@@ -102,6 +102,6 @@ mod tests {
         }
         made.sort();
         made.dedup();
-        assert_eq!(made.len(), 6, "each is another one");
+        assert_eq!(made.len(), 6, "each id is different");
     }
 }

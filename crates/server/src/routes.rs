@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_have_their_meaning() {
+    fn paths_map_to_their_routes() {
         let unknown = |function: &'static str| Route::UnknownFunction(function.into());
         let widget = |serial_number: &'static str| Route::Widget(Ok(serial_number.into()));
         let cases = [

@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_certificates_is_refused_by_its_name() {
+    fn a_file_without_certificates_is_refused_and_named_in_the_error() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
         let refused = roots(&path).expect_err("holds none").to_string();
         assert!(refused.ends_with("Cargo.toml: there are none"), "{refused}");

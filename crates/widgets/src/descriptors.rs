@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_get_what_the_store_leaves() {
+    fn connections_are_limited_by_the_remaining_file_descriptors() {
         let connections = |limit| connections_max(1000, limit, 2, 3);
         assert_eq!(connections(None), Ok(1000));
         assert_eq!(connections(Some(1 << 20)), Ok(1000));

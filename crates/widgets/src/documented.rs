@@ -103,7 +103,7 @@ fn call(line: &str) -> Option<Vec<String>> {
 }
 
 #[test]
-fn calls_are_found_in_lines() {
+fn widgets_commands_are_extracted_from_lines() {
     for (line, found) in [
         ("widgets get E    # shows it", Some("get|E")),
         (
@@ -149,7 +149,7 @@ fn wrong(call: Vec<String>, is_mention: bool) -> Option<String> {
 }
 
 #[test]
-fn every_call_in_the_documents_is_understood() {
+fn every_widgets_command_in_the_documents_is_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut found = Vec::new();
     pages(&root, &mut found);

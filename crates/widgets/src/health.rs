@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn only_200_is_well() {
+    fn only_status_200_is_healthy() {
         assert_eq!(
             asked("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
             Ok(())
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_speaks_tls_where_none_is_expected_is_told_in_words() {
+    fn a_service_with_tls_is_reported_when_asked_without_tls() {
         // The alert with which a TLS server answers a request without TLS.
         let told = asked("\u{15}\u{3}\u{3}\0\u{2}\u{2}\u{32}").unwrap_err();
         assert_eq!(
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_speaks_no_tls_where_some_is_expected_is_told_in_words() {
+    fn a_service_without_tls_is_reported_when_asked_with_tls() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("its address");
         let peer = thread::spawn(move || {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_and_silence_are_not_well() {
+    fn a_refused_or_unanswered_connection_is_unhealthy() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("its address");
         let silent = ask(address, None, "/live", Duration::from_millis(50));
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_is_asked_over_loopback() {
+    fn a_wildcard_address_is_reached_over_loopback() {
         for (listen, asked) in [
             ("0.0.0.0:3000", "127.0.0.1:3000"),
             ("[::]:3000", "[::1]:3000"),

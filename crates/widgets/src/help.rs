@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_command_line_that_asks_for_help_is_changed() {
+    fn arguments_are_rewritten_only_if_help_is_requested() {
         let check = |line: &str, shown: Shown, left: &str| {
             let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
             let words = |line| words(&format!("widgets {line}"));

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn one_place_writes_a_few_lines_and_how_many_it_left_out() {
+    fn log_lines_are_limited_per_call_site_and_omitted_ones_counted() {
         written("info", |places, text| {
             let tell = || {
                 for number in 0..1000 {
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_stays_one_and_a_terminal_obeys_nothing_in_it() {
+    fn line_breaks_and_control_characters_in_the_log_are_escaped() {
         written("info", |_, text| {
             let reason = "no such role\nERROR forged\u{1b}[2J\u{202e}";
             tracing::warn!(%reason, "no connection");
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_is_whole() {
+    fn debug_lines_are_exempt_from_the_limit() {
         written("debug", |_, text| {
             for number in 0..1000 {
                 tracing::debug!(number, "of interest");
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_tell_errors_alone_unless_asked() {
+    fn libraries_log_only_errors_by_default() {
         let targets = Configuration::default().log.filter.targets;
         for (target, level, told) in [
             ("widgets_server::connections", Level::INFO, true),

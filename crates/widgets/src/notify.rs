@@ -136,7 +136,7 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn both_kinds_of_sockets_are_told() {
+    fn path_and_abstract_sockets_are_notified() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("notify");
         let name = format!("widgets-notify-{}", std::process::id());
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_accepts_and_says_nothing_does_not_answer() {
+    async fn a_silent_or_refused_connection_counts_as_no_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
         let silent = answers(address, Duration::from_millis(50)).await;

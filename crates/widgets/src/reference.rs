@@ -130,6 +130,6 @@ fn document() -> String {
 }
 
 #[test]
-fn the_document_is_up_to_date() {
+fn the_command_line_page_is_up_to_date() {
     expect_test::expect_file!["../../../docs/command-line.md"].assert_eq(&document());
 }

@@ -85,11 +85,12 @@ fn load_over_kills(more: &[&str]) -> io::Result<(String, String)> {
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_when_the_service_is_killed_under_load() {
-    // The feed is followed across the kills, and must agree about the fates that no answer told.
+fn no_acknowledged_operation_is_lost_in_kills_under_load() {
+    // The feed of changes is followed across the kills. It must agree about the operations without
+    // an answer.
     let (text, log) = load_over_kills(&["--follow-changes"]).unwrap();
     assert_eq!(text.matches(", 0 faults").count(), 2, "{text}\n{log}");
-    // Some fates were unknown until the audit.
+    // The fates of some operations were unknown until the audit.
     assert!(
         !text.contains(" and 0 operations of unknown fate"),
         "{text}\n{log}"
@@ -97,7 +98,7 @@ fn nothing_acknowledged_is_lost_when_the_service_is_killed_under_load() {
 }
 
 #[test]
-fn with_keys_every_fate_is_known_over_kills() {
+fn with_idempotency_keys_no_fate_is_unknown_after_kills() {
     let (text, log) = load_over_kills(&["--idempotency-keys", "--follow-changes"]).unwrap();
     assert_eq!(text.matches(", 0 faults").count(), 2, "{text}\n{log}");
     assert!(text.contains(" sent again"), "{text}\n{log}");

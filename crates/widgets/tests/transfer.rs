@@ -52,7 +52,7 @@ fn lines(path: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_dataset_goes_into_a_store_and_out_and_in_again() {
+fn generated_widgets_are_exported_and_imported_unchanged() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let (store, copy) = (path("store"), path("copy"));
@@ -82,7 +82,7 @@ fn a_dataset_goes_into_a_store_and_out_and_in_again() {
 }
 
 #[test]
-fn a_file_with_a_mistake_changes_nothing_and_is_told_where() {
+fn a_malformed_file_is_reported_with_its_line_and_imports_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (file, store) = (
         directory.path().join("file"),
@@ -110,7 +110,7 @@ fn a_file_with_a_mistake_changes_nothing_and_is_told_where() {
 }
 
 #[test]
-fn one_place_must_be_named() {
+fn generate_and_export_require_exactly_one_store_or_file() {
     let (ok, said) = widgets(&["generate", "--widgets", "1"]);
     assert!(
         !ok && said.contains("--data-dir") && said.contains("WIDGETS_STORE"),
@@ -142,7 +142,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_mistyped_directory_makes_no_store_and_costs_no_file() {
+fn export_from_a_missing_directory_creates_and_replaces_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let (file, typo) = (path("all.jsonl"), path("typo"));
@@ -162,7 +162,7 @@ fn a_mistyped_directory_makes_no_store_and_costs_no_file() {
 }
 
 #[test]
-fn a_file_is_replaced_by_a_whole_one_and_only_where_that_is_wanted() {
+fn an_existing_output_file_is_replaced_only_with_force() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let (file, store) = (path("all.jsonl"), path("store"));
@@ -187,7 +187,7 @@ fn a_file_is_replaced_by_a_whole_one_and_only_where_that_is_wanted() {
 
 /// Interrupts a `generate` that would run for hours.
 #[test]
-fn a_signal_leaves_what_was_there() {
+fn a_signal_during_generate_leaves_the_existing_file_unchanged() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("all.jsonl");
     fs::write(&file, "old").unwrap();
@@ -208,13 +208,14 @@ fn a_signal_leaves_what_was_there() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // As soon as there is an unfinished file.
+        // Sends the signal as soon as there is an unfinished file.
         while names(directory.path()).len() < 2 {
             std::thread::yield_now();
         }
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
         let status = child.wait().unwrap();
-        // By a handler, because the first process of a container has no default action.
+        // A handler ends the process, because signals have no default action for PID 1 in a
+        // container.
         assert_eq!((status.code(), status.signal()), (Some(code), None));
         assert_eq!(names(directory.path()), ["all.jsonl"]);
         assert_eq!(fs::read_to_string(&file).unwrap(), "old");
@@ -222,7 +223,7 @@ fn a_signal_leaves_what_was_there() {
 }
 
 #[test]
-fn nothing_is_put_among_somebodys_documents() {
+fn import_generate_and_export_refuse_a_directory_of_other_files() {
     let directory = tempfile::tempdir().unwrap();
     let (file, documents) = (directory.path().join("f"), directory.path().join("docs"));
     fs::create_dir(&documents).unwrap();
@@ -245,7 +246,7 @@ fn nothing_is_put_among_somebodys_documents() {
 }
 
 #[test]
-fn a_store_whose_journal_was_deleted_is_not_an_empty_one() {
+fn a_store_with_a_deleted_journal_is_reported_as_damaged() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let (store, file) = (path("store"), path("all.jsonl"));
@@ -275,7 +276,7 @@ fn a_store_whose_journal_was_deleted_is_not_an_empty_one() {
 }
 
 #[test]
-fn the_store_is_named_by_flags_variables_and_files_alike() {
+fn the_store_can_be_set_by_flag_variable_or_configuration_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let (store, configuration) = (path("store"), path("widgets.toml"));

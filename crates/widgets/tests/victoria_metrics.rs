@@ -83,7 +83,7 @@ fn series(address: &str, expression: &str) -> usize {
 }
 
 #[test]
-fn victoria_metrics_takes_and_scrapes_what_the_dashboard_shows() {
+fn victoria_metrics_has_data_for_every_dashboard_query() {
     if Command::new("victoria-metrics")
         .arg("--version")
         .output()

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_read_as_they_were_written() {
+    fn encoded_frames_are_read_back_unchanged() {
         let mut bytes = beginning().to_vec();
         for frame in frames() {
             bytes.extend_from_slice(&frame.encode());
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn no_byte_of_a_frame_can_change_unseen() {
+    fn a_changed_byte_or_a_truncated_frame_is_detected() {
         for frame in frames() {
             let whole = frame.encode();
             for at in 0..whole.len() {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_backup_is_told() {
+    fn a_stream_that_is_not_a_backup_is_rejected_with_the_reason() {
         for (text, told) in [
             ("HTTP/1.1 200 OK\r\nserver: something", "does not begin"),
             ("WIDGETS BACKUP 2\n", "format version 2"),

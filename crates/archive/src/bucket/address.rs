@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_names_a_bucket_or_a_folder_and_nothing_secret() {
+    fn archive_urls_name_a_bucket_or_a_folder_without_credentials() {
         for text in [
             "s3://b",
             "s3://b/a/b",

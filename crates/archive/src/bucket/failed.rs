@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_bucket_says_is_shown_without_signatures() {
+    fn bucket_errors_are_shown_without_url_signatures() {
         let said =
             "error sending request for url (https://a.example/c/x?sv=1&sig=TOPSECRET): timed out";
         let shown = "error sending request for url (https://a.example/c/x?…): timed out";

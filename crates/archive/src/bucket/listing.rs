@@ -81,7 +81,7 @@ mod tests {
     const LONG: Duration = Duration::from_mins(10);
 
     #[tokio::test]
-    async fn a_list_without_an_end_is_given_up() {
+    async fn an_endless_or_stalled_listing_is_abandoned() {
         let endless = stream::repeat_with(|| Ok(object("journal/00000001/0000000000000001")));
         let listed = whole(endless, LONG, 1000, true).await;
         let error = listed.expect_err("no end").at("journal").to_string();
@@ -102,14 +102,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_name_is_passed_over() {
+    async fn invalid_names_are_skipped_only_if_the_listing_continues() {
         let listing = || {
             let bad = Path::parse("a\u{1b}").expect_err("it is no name");
             stream::iter([Ok(object("a")), Err(bad.into()), Ok(object("b"))])
         };
         let listed = whole(listing(), LONG, 1000, true).await;
         assert_eq!(listed.map(|objects| objects.len()).ok(), Some(2));
-        // A list that ends there is incomplete.
+        // A listing that ends at the invalid name is incomplete.
         let listed = whole(listing().take(2), LONG, 1000, false).await;
         let error = listed.expect_err("its end").at("journal").to_string();
         assert!(error.contains("listing journal"), "{error}");

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_no_object_can_have_are_passed_over() {
+    fn invalid_object_names_are_removed_from_a_listing_page() {
         let s3 = |names: &[&str]| {
             let object =
                 |name: &&str| format!("<Contents><Key>{name}</Key><Size>1</Size></Contents>");
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_else_it_is_stays_as_it_is() {
+    fn other_pages_and_malformed_xml_are_left_unchanged() {
         for page in [
             "",
             "{}",

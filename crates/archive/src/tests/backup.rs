@@ -61,7 +61,7 @@ fn check(world: &World, path: &Path, arrived: &Arrived) {
 }
 
 #[tokio::test]
-async fn what_arrives_has_everything_that_was_answered_before() {
+async fn a_backup_restores_the_whole_store_in_a_new_epoch() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut world = World::new(40);
     for round in 0..6 {
@@ -70,7 +70,7 @@ async fn what_arrives_has_everything_that_was_answered_before() {
         let arrived = take(&path, &stream).expect("taken");
         assert_eq!(held(&path), *world.model(), "round {round}");
         assert_eq!(arrived.bytes, stream.len() as u64);
-        // It continues on its own, in a new epoch.
+        // The restored store continues separately, in a new epoch.
         let engine = Engine::open(&path, &small()).expect("opened");
         let source = engine.source();
         let epochs = &source.store().epochs;
@@ -83,7 +83,7 @@ async fn what_arrives_has_everything_that_was_answered_before() {
 }
 
 #[tokio::test]
-async fn what_is_written_and_let_go_meanwhile_is_held_for_it_and_for_the_archive() {
+async fn a_running_backup_and_the_archive_hold_the_journal_they_need() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut world = World::new(41);
     let bucket = FaultyBucket::default();
@@ -114,7 +114,7 @@ async fn what_is_written_and_let_go_meanwhile_is_held_for_it_and_for_the_archive
 }
 
 #[tokio::test]
-async fn where_the_journal_goes_too_early_it_says_so() {
+async fn a_backup_whose_journal_was_deleted_too_early_fails_with_the_reason() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut world = forgetful(42);
     // Several parts, so that the journal is read long after the head was sent.
@@ -152,7 +152,7 @@ fn refused_by_a_start(path: &Path) {
 }
 
 #[tokio::test]
-async fn what_is_cut_off_or_changed_is_never_served() {
+async fn a_truncated_or_altered_backup_is_rejected_and_never_served() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut world = World::new(43);
     world.act(60).await;
@@ -170,7 +170,7 @@ async fn what_is_cut_off_or_changed_is_never_served() {
             refused_by_a_start(&path);
         }
     }
-    // What earlier attempts left does no harm.
+    // The remains of earlier attempts do no harm.
     let arrived = take(&path, &stream).expect("whole");
     check(&world, &path, &arrived);
     let error = Arrival::open(&path).err().expect("there is a store in it");
@@ -180,7 +180,7 @@ async fn what_is_cut_off_or_changed_is_never_served() {
 }
 
 #[tokio::test]
-async fn one_is_given_at_a_time_and_one_that_is_given_up_holds_nothing() {
+async fn only_one_backup_runs_at_a_time_and_a_dropped_one_holds_nothing() {
     let mut world = forgetful(44);
     world.act(60).await;
     let backups = backups(&world);
@@ -189,7 +189,7 @@ async fn one_is_given_at_a_time_and_one_that_is_given_up_holds_nothing() {
     assert!(backups.give().expect("a thread").is_none());
     drop(first);
     let source = world.engine().source();
-    // Its thread notices that when it sends the next piece.
+    // The thread of the dropped backup notices when it sends the next piece.
     let stream = loop {
         if let Some(given) = backups.give().expect("a thread") {
             let mut stream = Vec::new();

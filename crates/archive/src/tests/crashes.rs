@@ -21,7 +21,7 @@ async fn live(world: &mut World, bucket: &FaultyBucket) {
 }
 
 #[tokio::test]
-async fn a_crash_at_every_request_of_archiving() {
+async fn archiving_survives_a_crash_at_any_request() {
     let mut world = World::new(5);
     // A checkpoint, so that one is copied as well.
     world.act(30).await;

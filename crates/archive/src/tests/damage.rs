@@ -10,7 +10,7 @@ use futures_util::TryStreamExt as _;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutPayload};
 
 #[tokio::test]
-async fn damage_is_named_and_no_restore_shows_what_never_was() {
+async fn a_damaged_object_is_named_and_never_restored_as_a_wrong_state() {
     let (mut world, bucket) = (World::new(11), FaultyBucket::default());
     let mut archiver = world.archiver(&bucket).await.expect("opened");
     for _ in 0..6 {
@@ -64,9 +64,10 @@ async fn damage_is_named_and_no_restore_shows_what_never_was() {
     assert!(went_on > 5 && failed > 1, "{went_on} {failed}");
 }
 
-/// The last object is replaced by an intact one that leads elsewhere than the manifest says.
+/// The checksum at the end of the journal in the manifest is changed. The report then names the
+/// entry at which the journal ends, and no missing entries.
 #[tokio::test]
-async fn a_journal_that_leads_elsewhere_is_told_without_numbers_of_nothing() {
+async fn a_journal_that_contradicts_the_manifest_is_reported_with_its_end() {
     let (mut world, bucket) = (World::new(12), FaultyBucket::default());
     let mut archiver = world.archiver(&bucket).await.expect("opened");
     world.act(15).await;
@@ -95,7 +96,7 @@ async fn a_journal_that_leads_elsewhere_is_told_without_numbers_of_nothing() {
 
 /// A manifest may name 2^32 parts, and requesting each of them would take forever.
 #[tokio::test]
-async fn parts_that_are_not_there_are_not_all_looked_for() {
+async fn verify_does_not_request_every_missing_checkpoint_part() {
     let (mut world, bucket) = (World::new(13), FaultyBucket::default());
     let mut archiver = world.archiver(&bucket).await.expect("opened");
     for _ in 0..6 {
@@ -117,6 +118,6 @@ async fn parts_that_are_not_there_are_not_all_looked_for() {
         last.defect.contains("the manifest says 4294967295"),
         "{last:?}"
     );
-    // Those, and the problems with the end.
+    // At most `MISSING_MAX` missing parts are requested. The others are problems with the end.
     assert!(report.problems.len() <= 66 + parts, "{:?}", report.problems);
 }

@@ -10,7 +10,7 @@ use widgets_engine::Engine;
 use widgets_registry::{FeedError, Kinds as _, Position, Store as _};
 
 #[tokio::test]
-async fn every_moment_is_restored_as_the_model_has_it() {
+async fn every_position_and_time_is_restored_to_the_state_of_the_model() {
     let (mut world, bucket) = (World::new(1), FaultyBucket::default());
     let mut archiver = world.archiver(&bucket).await.expect("opened");
     for round in 0..8 {
@@ -46,7 +46,7 @@ async fn every_moment_is_restored_as_the_model_has_it() {
 }
 
 #[tokio::test]
-async fn a_group_of_several_operations_is_cut_where_the_position_says() {
+async fn a_restore_can_end_inside_a_group_of_operations() {
     let (world, bucket) = (World::new(2), FaultyBucket::default());
     let mut archiver = world.archiver(&bucket).await.expect("opened");
     let client = world.client();
@@ -54,7 +54,7 @@ async fn a_group_of_several_operations_is_cut_where_the_position_says() {
         let serial_number = widgets_conformance::commands::serial_number(&format!("w{number}"));
         widgets_conformance::commands::add_widget(&serial_number, "n", "P")
     };
-    // Until two operations are committed together.
+    // Repeats this until two operations are committed in one group.
     for round in 0..1000 {
         let [one, other] = [add(2 * round), add(2 * round + 1)];
         let (one, other) = tokio::join!(client.submit(one), client.submit(other));
@@ -100,7 +100,7 @@ async fn a_group_of_several_operations_is_cut_where_the_position_says() {
 }
 
 #[tokio::test]
-async fn a_restored_store_has_a_new_epoch_and_knows_no_position_that_was_cut_off() {
+async fn a_restored_store_has_a_new_epoch_and_rejects_discarded_positions() {
     let (mut world, bucket) = (World::new(3), FaultyBucket::default());
     let mut archiver = world.archiver(&bucket).await.expect("opened");
     world.act(60).await;
@@ -140,7 +140,7 @@ async fn a_restored_store_has_a_new_epoch_and_knows_no_position_that_was_cut_off
 }
 
 #[tokio::test]
-async fn nothing_is_lost_that_a_bucket_failed_to_do() {
+async fn failed_bucket_requests_lose_no_data() {
     for seed in 0..12_u64 {
         let (mut world, bucket) = (World::new(seed * 1000), FaultyBucket::default());
         let mut chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -186,7 +186,7 @@ async fn nothing_is_lost_that_a_bucket_failed_to_do() {
 }
 
 #[tokio::test]
-async fn a_gap_is_told_and_what_is_around_it_can_be_restored() {
+async fn both_sides_of_a_gap_can_be_restored_and_the_gap_cannot() {
     let few = widgets_engine::Settings {
         held_bytes_max: 20 << 10,
         ..small()

@@ -19,7 +19,7 @@ async fn pieces(bucket: &FaultyBucket) -> usize {
 /// Every request to the bucket adds another widget, so there is always a group that is not
 /// archived.
 #[tokio::test]
-async fn what_comes_while_an_object_is_written_waits_for_the_next_one() {
+async fn operations_during_an_upload_wait_for_the_next_object() {
     let (mut world, bucket) = (World::new(51), FaultyBucket::default());
     world.act(3).await;
     let mut archiver = world.archiver(&bucket).await.expect("opened");
@@ -41,13 +41,13 @@ async fn what_comes_while_an_object_is_written_waits_for_the_next_one() {
         let is_more = archiver.step(false).await.expect("copied");
         assert!(
             !is_more,
-            "one object more for what came during the last one"
+            "another object is due for operations that arrived during the upload"
         );
         written += 1;
         assert_eq!(pieces(&bucket).await, written);
         assert!(archiver.reached().next_sequence < world.engine().source().end().next_sequence);
     }
-    // A stopping archiver leaves nothing.
+    // An archiver that stops copies everything first.
     bucket.be_well();
     while archiver.step(true).await.expect("copied") {}
     let end = world.engine().source().end();
@@ -56,7 +56,7 @@ async fn what_comes_while_an_object_is_written_waits_for_the_next_one() {
 
 /// Groups that do not fit into an object are copied at once, without a wait.
 #[tokio::test]
-async fn a_backlog_is_copied_object_by_object_without_a_wait() {
+async fn a_backlog_is_copied_in_several_objects_without_waiting() {
     let (mut world, bucket) = (World::new(52), FaultyBucket::default());
     let mut archiver = world.archiver(&bucket).await.expect("opened");
     world.act(60).await;
@@ -70,10 +70,10 @@ async fn a_backlog_is_copied_object_by_object_without_a_wait() {
     check_newest(&bucket, world.model()).await;
 }
 
-/// If the archiver waited for something new after an outage, it would not see what was written
-/// during it.
+/// After an outage, the archiver must not wait for a new operation before it copies those that were
+/// written during the outage.
 #[tokio::test]
-async fn what_came_while_an_object_could_not_be_written_is_copied_at_once() {
+async fn operations_during_a_failed_upload_are_copied_without_waiting() {
     let (mut world, bucket) = (World::new(53), FaultyBucket::default());
     let mut archiver = world.archiver(&bucket).await.expect("opened");
     world.act(1).await;

@@ -21,7 +21,7 @@ async fn journal(bucket: &FaultyBucket) -> Vec<(String, u64)> {
 }
 
 #[tokio::test]
-async fn an_object_has_what_was_packed_before_it_was_due_and_what_came_since() {
+async fn groups_packed_early_and_later_groups_share_one_object() {
     let (mut world, bucket) = (World::new(71), FaultyBucket::default());
     let mut archiver = world.archiver(&bucket).await.expect("opened");
     let before = world.engine().source().end().next_sequence;
@@ -31,7 +31,7 @@ async fn an_object_has_what_was_packed_before_it_was_due_and_what_came_since() {
         assert_eq!(
             archiver.reached().next_sequence,
             before,
-            "nothing is there yet"
+            "nothing is archived yet"
         );
     }
     world.act(1).await;
@@ -42,7 +42,7 @@ async fn an_object_has_what_was_packed_before_it_was_due_and_what_came_since() {
 }
 
 #[tokio::test]
-async fn a_stretch_has_so_many_bytes_and_no_more_than_one_group_beyond() {
+async fn a_packing_step_exceeds_its_limit_by_less_than_one_group() {
     let (mut world, bucket) = (World::new(72), FaultyBucket::default());
     let mut archiver = world.archiver(&bucket).await.expect("opened");
     let (source, first) = (world.engine().source(), archiver.reached().next_sequence);
@@ -89,7 +89,7 @@ async fn a_stretch_has_so_many_bytes_and_no_more_than_one_group_beyond() {
 }
 
 #[tokio::test]
-async fn whichever_group_cannot_be_packed_all_of_them_are_in_the_next_object() {
+async fn no_group_is_lost_when_packing_fails_at_any_call() {
     let (mut world, bucket) = (World::new(73), FaultyBucket::default());
     let mut archiver = world.archiver(&bucket).await.expect("opened");
     let mut failed = 0;
@@ -97,7 +97,7 @@ async fn whichever_group_cannot_be_packed_all_of_them_are_in_the_next_object() {
         world.act(3).await;
         fail_packing_after(call);
         let before = archiver.reached();
-        // Some of it before it is due.
+        // Some groups are packed before the object is due.
         let packed = archiver.pack().map(drop);
         let outcome = match packed {
             Ok(()) => archiver.step(true).await.map(drop),
@@ -122,7 +122,7 @@ async fn whichever_group_cannot_be_packed_all_of_them_are_in_the_next_object() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_whose_packing_fails_is_copied_anew() {
+async fn a_checkpoint_is_copied_again_after_its_packing_fails() {
     let (mut world, bucket) = (World::new(74), FaultyBucket::default());
     world.act(40).await;
     world.engine().checkpoint().expect("written");
@@ -149,10 +149,10 @@ async fn a_checkpoint_whose_packing_fails_is_copied_anew() {
     check_newest(&bucket, world.model()).await;
 }
 
-/// If it must leave CPU time to others, it rests between pieces of work, and still copies
+/// An archiver that must leave CPU time to others pauses between packing steps, and still copies
 /// everything.
 #[tokio::test]
-async fn who_rests_between_stretches_copies_the_same() {
+async fn an_archiver_that_pauses_between_packing_steps_copies_everything() {
     let (mut world, bucket) = (World::new(75), FaultyBucket::default());
     let clock = Arc::new(SystemClock::new());
     let pacing = Arc::new(Pacing::new(Mode::Always, clock.clone(), ()));

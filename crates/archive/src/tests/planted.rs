@@ -11,8 +11,8 @@ use crate::{
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A scenario with everything that a promise is about.
-#[expect(clippy::too_many_lines, reason = "one life, which is told in order")]
+/// Goes through every situation for which the archive makes a promise.
+#[expect(clippy::too_many_lines, reason = "the steps depend on each other")]
 async fn scenario() {
     let (mut world, bucket) = (World::new(20), FaultyBucket::default());
     let mut archiver = world.archiver(&bucket).await.expect("opened");
@@ -74,7 +74,7 @@ async fn scenario() {
             .expect("restored");
         assert_eq!(found, state.model);
     }
-    // Two writers, first with the same history and then with two.
+    // Two writers of the same history.
     let mut second = world.archiver(&bucket).await.expect("opened");
     world.act(5).await;
     copy_all(&mut second).await.expect("copied");
@@ -141,12 +141,12 @@ async fn scenario() {
     check_newest(&bucket, new.model()).await;
 }
 
-/// A process dies, again and again, after packing an object and before writing it.
+/// Lets the process die repeatedly after it has packed an object and before it writes it.
 async fn half_packed(world: &mut World, bucket: &FaultyBucket, mut archiver: Archiver) -> Archiver {
     for _ in 0..20 {
         world.act(5).await;
         while archiver.pack().expect("packed") > 0 {}
-        // Whatever it had packed is deleted now unless it is held.
+        // The store now deletes the packed journal, unless it is held.
         world.engine().checkpoint().expect("written");
         drop(archiver);
         check_readable(bucket, world).await;

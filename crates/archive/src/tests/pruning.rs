@@ -1,5 +1,5 @@
-//! Pruning never removes what a kept moment needs, wherever it dies, and also while the archive is
-//! being written.
+//! Pruning never removes what a kept moment needs, even if it crashes, and even while the archive
+//! is being written.
 
 use super::{
     bucket::FaultyBucket,
@@ -45,7 +45,7 @@ async fn check_kept(bucket: &FaultyBucket, world: &World, keep_from: u64, every:
 }
 
 #[tokio::test]
-async fn every_kept_moment_stays_and_older_ones_go() {
+async fn pruning_keeps_later_moments_and_removes_older_ones() {
     let bucket = FaultyBucket::default();
     let (mut world, mut archiver) = lived(&bucket, 12).await;
     let cuts: Vec<u64> = world
@@ -71,7 +71,7 @@ async fn every_kept_moment_stays_and_older_ones_go() {
         copy_all(&mut archiver).await.expect("copied");
     }
     assert!(was_gone, "nothing was pruned");
-    // The second time there is nothing to do.
+    // A second prune has nothing to remove.
     let again = prune(&bucket.bucket(), 0, false, |_, _| {})
         .await
         .expect("pruned");
@@ -79,7 +79,7 @@ async fn every_kept_moment_stays_and_older_ones_go() {
 }
 
 #[tokio::test]
-async fn a_crash_at_every_request_of_pruning() {
+async fn pruning_survives_a_crash_at_any_request() {
     let whole = FaultyBucket::default();
     let (world, archiver) = lived(&whole, 13).await;
     drop(archiver);
@@ -137,7 +137,7 @@ async fn restore_while(
 }
 
 #[tokio::test]
-async fn a_restore_while_the_archive_is_pruned_begins_anew_or_says_what_went() {
+async fn a_restore_during_pruning_restarts_or_reports_what_was_removed() {
     let before = FaultyBucket::default();
     let (mut world, mut archiver) = lived(&before, 14).await;
     let middle = world.states[world.states.len() / 2].at;
@@ -194,7 +194,7 @@ async fn a_restore_while_the_archive_is_pruned_begins_anew_or_says_what_went() {
 }
 
 #[tokio::test]
-async fn an_archive_that_is_pruned_while_it_is_verified_has_no_problem() {
+async fn verifying_an_archive_during_pruning_reports_no_problem() {
     let before = FaultyBucket::default();
     let (world, archiver) = lived(&before, 15).await;
     drop(archiver);
@@ -221,7 +221,7 @@ async fn an_archive_that_is_pruned_while_it_is_verified_has_no_problem() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_of_a_writer_that_wrote_no_journal_is_a_base_as_well() {
+async fn pruning_accepts_a_checkpoint_of_a_writer_without_journal_as_base() {
     let bucket = FaultyBucket::default();
     let (mut world, archiver) = lived(&bucket, 16).await;
     drop(archiver);

@@ -9,7 +9,7 @@ use crate::{Error, Target};
 use std::{fs, path::Path};
 
 #[tokio::test]
-async fn of_two_writers_the_earlier_one_stops() {
+async fn an_earlier_writer_stops_when_a_second_one_takes_over() {
     let (mut world, bucket) = (World::new(6), FaultyBucket::default());
     let mut first = world.archiver(&bucket).await.expect("opened");
     world.act(10).await;
@@ -37,7 +37,7 @@ fn copy_directory(from: &Path, to: &Path) {
 }
 
 #[tokio::test]
-async fn a_copy_of_the_directory_that_lived_on_does_not_get_into_the_archive() {
+async fn a_diverged_copy_of_the_directory_is_kept_out_of_the_archive() {
     let (mut world, bucket) = (World::new(7), FaultyBucket::default());
     let mut archiver = world.archiver(&bucket).await.expect("opened");
     world.act(10).await;
@@ -71,7 +71,7 @@ async fn a_copy_of_the_directory_that_lived_on_does_not_get_into_the_archive() {
 }
 
 #[tokio::test]
-async fn a_restored_store_goes_on_in_the_archive_and_the_old_one_is_left_behind() {
+async fn a_restored_store_continues_the_archive_and_the_old_one_is_rejected() {
     let (mut old, bucket) = (World::new(8), FaultyBucket::default());
     let mut archiver = old.archiver(&bucket).await.expect("opened");
     old.act(40).await;
@@ -94,7 +94,7 @@ async fn a_restored_store_goes_on_in_the_archive_and_the_old_one_is_left_behind(
         check_newest(&bucket, new.model()).await;
         let error = old.archiver(&bucket).await.err().expect("left behind");
         assert!(matches!(error, Error::LeftBehind { .. }), "{error}");
-        // What the old store had is there as well.
+        // Positions of the old store can still be restored.
         let state = old.states.last().expect("some");
         let (found, told) = restored(&bucket, Target::Position(state.position))
             .await
@@ -115,7 +115,7 @@ async fn a_restored_store_goes_on_in_the_archive_and_the_old_one_is_left_behind(
 }
 
 #[tokio::test]
-async fn an_archive_of_another_store_is_left_alone() {
+async fn a_store_cannot_write_to_the_archive_of_another_store() {
     let (mut world, bucket) = (World::new(9), FaultyBucket::default());
     let mut archiver = world.archiver(&bucket).await.expect("opened");
     world.act(5).await;

@@ -1,10 +1,12 @@
-//! Associations: slots, ports, peers, and the order of refusals.
+//! Associations: slots, ports, peers, and the precedence of refusals.
 
 use super::Subject;
 use crate::commands::{add_widget, associate_widgets, remove_association, remove_widget};
 use widgets_registry::{Port, SerialNumber, Store};
 
-pub(super) async fn join_both_widgets_and_part_them<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn associations_are_added_and_removed_on_both_widgets<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     let e = subject.add("E", "PRR").await;
     let f = subject.add("F", "QP").await;
     // A removal may name the two widgets in either order, whichever the association named first.
@@ -22,7 +24,7 @@ pub(super) async fn join_both_widgets_and_part_them<S: Store>(subject: &Subject<
     }
 }
 
-pub(super) async fn take_the_lowest_free_slot<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn associations_take_the_lowest_free_slot<S: Store>(subject: &Subject<'_, S>) {
     let hub = subject.add("hub", "QRQ").await;
     let (a, b, c) = (
         subject.add("a", "Q").await,
@@ -44,7 +46,9 @@ pub(super) async fn take_the_lowest_free_slot<S: Store>(subject: &Subject<'_, S>
     assert_eq!(subject.slots(&hub).await, "Q:c R Q:a");
 }
 
-pub(super) async fn of_two_widgets_are_one_for_each_port<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn two_widgets_can_have_one_association_per_port<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     let e = subject.add("E", "PQR").await;
     let f = subject.add("F", "RPQ").await;
     for port in Port::ALL {
@@ -65,7 +69,9 @@ pub(super) async fn of_two_widgets_are_one_for_each_port<S: Store>(subject: &Sub
     assert_eq!(subject.slots(&f).await, "R:E P:E Q");
 }
 
-pub(super) async fn of_missing_widgets_are_refused<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn associations_of_missing_widgets_are_refused<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     let e = subject.add("E", "P").await;
     let (x, y) = (subject.serial_number("X"), subject.serial_number("Y"));
     // If both are missing, the one named first is reported.
@@ -79,7 +85,9 @@ pub(super) async fn of_missing_widgets_are_refused<S: Store>(subject: &Subject<'
     assert_eq!(subject.slots(&e).await, "P");
 }
 
-pub(super) async fn without_a_free_slot_are_refused<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn associations_without_a_free_slot_are_refused<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     let e = subject.add("E", "PR").await;
     let f = subject.add("F", "PQ").await;
     let g = subject.add("G", "PR").await;
@@ -132,7 +140,7 @@ pub(super) async fn without_a_free_slot_are_refused<S: Store>(subject: &Subject<
     assert_eq!(subject.slots(&g).await, "P R");
 }
 
-pub(super) async fn that_are_not_there_cannot_be_removed<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn missing_associations_cannot_be_removed<S: Store>(subject: &Subject<'_, S>) {
     let e = subject.add("E", "PR").await;
     let f = subject.add("F", "PR").await;
     let g = subject.add("G", "PR").await;
@@ -153,7 +161,7 @@ pub(super) async fn that_are_not_there_cannot_be_removed<S: Store>(subject: &Sub
     assert_eq!(subject.slots(&f).await, "P R:G");
 }
 
-pub(super) async fn refusals_come_in_order<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn refusals_have_a_fixed_precedence<S: Store>(subject: &Subject<'_, S>) {
     let e = subject.add("E", "P").await;
     let f = subject.add("F", "P").await;
     let g = subject.add("G", "P").await;
@@ -190,7 +198,7 @@ pub(super) async fn refusals_come_in_order<S: Store>(subject: &Subject<'_, S>) {
         .await;
 }
 
-pub(super) async fn go_with_their_widget<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn associations_are_removed_with_their_widget<S: Store>(subject: &Subject<'_, S>) {
     let hub = subject.add("hub", "PPQ").await;
     let a = subject.add("a", "PQ").await;
     let b = subject.add("b", "RPP").await;

@@ -66,7 +66,9 @@ impl<S: Store> Subject<'_, S> {
 
 /// Changes have their members and authors, positions that also ascend as texts, and times that do
 /// not go back. Refusals are not reported.
-pub(super) async fn are_told_as_they_happened<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn the_feed_returns_every_accepted_change_in_order<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     let before = subject.newest().await;
     let serial_numbers = few_serial_numbers(&subject.prefix, 6);
     let mut model = Model::default();
@@ -90,7 +92,11 @@ pub(super) async fn are_told_as_they_happened<S: Store>(subject: &Subject<'_, S>
     }
     let events = subject.own_changes(before).await;
     let told: BTreeSet<Operation> = expected.iter().map(|(it, _)| it.operation()).collect();
-    assert_eq!(told, BTreeSet::from(Operation::ALL), "what was to be told");
+    assert_eq!(
+        told,
+        BTreeSet::from(Operation::ALL),
+        "the history covers every operation"
+    );
     let seen: Vec<_> = events
         .iter()
         .map(|event| (event.happened.clone(), event.by.clone()))
@@ -104,11 +110,17 @@ pub(super) async fn are_told_as_they_happened<S: Store>(subject: &Subject<'_, S>
         assert!(two[0].position.to_string() < two[1].position.to_string());
         assert!(two[0].at <= two[1].at, "{} then {}", two[0].at, two[1].at);
     }
-    assert_eq!(subject.own_changes(before).await, events, "told again");
+    assert_eq!(
+        subject.own_changes(before).await,
+        events,
+        "a second read returns the same"
+    );
 }
 
 /// Filters and pages return the same as a filter of all changes, from every position on.
-pub(super) async fn are_filtered_and_paged<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn filtered_and_paged_changes_match_the_whole_feed<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     let before = subject.newest().await;
     let serial_numbers = few_serial_numbers(&subject.prefix, 5);
     for command in sample(&vec(commands(serial_numbers.clone()), 300), 6) {
@@ -153,7 +165,9 @@ pub(super) async fn are_filtered_and_paged<S: Store>(subject: &Subject<'_, S>) {
     }
 }
 
-pub(super) async fn wake_those_who_wait<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn a_change_wakes_a_waiting_reader_of_the_feed<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     for number in 0..5 {
         let newest = subject.newest().await;
         let feed = subject.feed();
@@ -171,7 +185,7 @@ pub(super) async fn wake_those_who_wait<S: Store>(subject: &Subject<'_, S>) {
 }
 
 /// A position that this store never issued is gone, and the error says from where changes are kept.
-pub(super) async fn of_other_histories_are_gone<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn positions_of_other_histories_are_gone<S: Store>(subject: &Subject<'_, S>) {
     subject.add("A", "P").await;
     let newest = subject.newest().await;
     let oldest = subject.feed().oldest().await;
@@ -206,7 +220,9 @@ pub(super) async fn of_other_histories_are_gone<S: Store>(subject: &Subject<'_, 
 }
 
 /// Callers use few widgets for a long time. The order of the feed explains every answer.
-pub(super) async fn explain_what_callers_saw<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn the_order_of_the_feed_explains_every_answer<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     const CALLERS: usize = 6;
     const REQUESTS: usize = 200;
     let before = subject.newest().await;
@@ -245,7 +261,7 @@ pub(super) async fn explain_what_callers_saw<S: Store>(subject: &Subject<'_, S>)
 }
 
 /// A retry that is answered from memory is not reported again.
-pub(super) async fn have_no_retries<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn the_feed_omits_retries<S: Store>(subject: &Subject<'_, S>) {
     let before = subject.newest().await;
     let attempt = Attempt {
         command: add_widget(&subject.serial_number("A"), "", "PQ"),

@@ -19,7 +19,7 @@ fn accepted(outcomes: &[Result<(), Refusal>], code: &str) -> usize {
     outcomes.iter().filter(|outcome| outcome.is_ok()).count()
 }
 
-pub(super) async fn one_of_many_adds_wins<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn one_of_many_concurrent_adds_is_accepted<S: Store>(subject: &Subject<'_, S>) {
     for round in 0..ROUNDS {
         let serial_number = subject.serial_number(&round.to_string());
         let adds = (0..CALLERS).map(|caller| add_widget(&serial_number, &caller.to_string(), "P"));
@@ -34,7 +34,9 @@ pub(super) async fn one_of_many_adds_wins<S: Store>(subject: &Subject<'_, S>) {
     }
 }
 
-pub(super) async fn one_of_many_removals_wins<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn one_of_many_concurrent_removals_is_accepted<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     for round in 0..ROUNDS {
         let e = subject.add(&format!("E{round}"), "P").await;
         let f = subject.add(&format!("F{round}"), "P").await;
@@ -51,7 +53,9 @@ pub(super) async fn one_of_many_removals_wins<S: Store>(subject: &Subject<'_, S>
     }
 }
 
-pub(super) async fn a_slot_goes_to_one_of_many<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn concurrent_associations_take_each_free_slot_once<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     for (round, slots) in ["P", "QPQ", "PRP", "PPP", "Q"].into_iter().enumerate() {
         let hub = subject.add(&format!("hub{round}"), slots).await;
         let mut spokes = Vec::new();
@@ -98,7 +102,11 @@ pub(super) async fn a_slot_goes_to_one_of_many<S: Store>(subject: &Subject<'_, S
     }
 }
 
-pub(super) async fn opposite_orders_do_not_hinder_each_other<S: Store>(subject: &Subject<'_, S>) {
+/// Operations that name the same two widgets in opposite orders do not fail, such as by a
+/// deadlock.
+pub(super) async fn concurrent_operations_in_opposite_orders_all_succeed<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     let mut pairs = Vec::new();
     for number in 0..CALLERS {
         let one = subject.add(&format!("one{number}"), "PQR").await;
@@ -119,7 +127,10 @@ pub(super) async fn opposite_orders_do_not_hinder_each_other<S: Store>(subject: 
     }
 }
 
-pub(super) async fn rings_do_not_hinder_each_other<S: Store>(subject: &Subject<'_, S>) {
+/// Operations between each widget of a ring and the next do not fail, such as by a deadlock.
+pub(super) async fn concurrent_operations_around_a_ring_all_succeed<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     let mut ring = Vec::new();
     for number in 0..CALLERS {
         ring.push(subject.add(&number.to_string(), "PP").await);
@@ -134,7 +145,9 @@ pub(super) async fn rings_do_not_hinder_each_other<S: Store>(subject: &Subject<'
     }
 }
 
-pub(super) async fn removal_and_association_leave_no_half<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn a_concurrent_removal_leaves_no_half_association<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     for round in 0..ROUNDS {
         let hub = subject.add(&format!("hub{round}"), "PPP").await;
         let mut spokes = Vec::new();

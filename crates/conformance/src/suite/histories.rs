@@ -1,4 +1,5 @@
-//! Random histories against the model: alone, side by side, and together.
+//! Random histories against the model: of one caller, of concurrent callers with separate widgets,
+//! and of concurrent callers with the same widgets.
 
 use super::{Subject, decided};
 use crate::{
@@ -11,7 +12,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::Barrier;
 use widgets_registry::{Command, Operation, SerialNumber, Store};
 
-pub(super) async fn alone_agrees_with_the_model<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn a_sequential_history_agrees_with_the_model<S: Store>(subject: &Subject<'_, S>) {
     let serial_numbers = few_serial_numbers(&subject.prefix, 7);
     let history = sample(&vec(commands(serial_numbers.clone()), 1500), 1);
     let (mut accepted, mut refused) = (BTreeSet::new(), BTreeSet::new());
@@ -35,7 +36,9 @@ pub(super) async fn alone_agrees_with_the_model<S: Store>(subject: &Subject<'_, 
     assert_eq!(refused, BTreeSet::from(every_refusal));
 }
 
-pub(super) async fn of_boundary_texts_agrees_with_the_model<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn a_history_of_boundary_texts_agrees_with_the_model<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     // Only a few widgets at a time, because more would seldom meet.
     for (seed, texts) in boundary_serial_numbers(&subject.prefix)
         .chunks(8)
@@ -56,7 +59,9 @@ pub(super) async fn of_boundary_texts_agrees_with_the_model<S: Store>(subject: &
 
 /// Groups of widgets that have nothing to do with each other: however their histories interleave,
 /// each agrees with its own model.
-pub(super) async fn side_by_side_agree_with_the_model<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn independent_concurrent_histories_agree_with_the_model<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     let groups: Vec<Vec<SerialNumber>> = (0..12)
         .map(|group| few_serial_numbers(&format!("{}{group}/", subject.prefix), 5))
         .collect();
@@ -81,7 +86,7 @@ pub(super) async fn side_by_side_agree_with_the_model<S: Store>(subject: &Subjec
 }
 
 /// Few callers on few widgets: some order of all calls, including lookups, explains all answers.
-pub(super) async fn together_are_linearizable<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn concurrent_histories_are_linearizable<S: Store>(subject: &Subject<'_, S>) {
     const CALLERS: usize = 4;
     for round in 0..40 {
         let prefix = format!("{}{round}/", subject.prefix);

@@ -1,5 +1,5 @@
-//! Lists and neighbourhoods: at rest compared with the model; beside changes, with every moment
-//! that they may show.
+//! Lists and neighbourhoods: without concurrent changes they are compared with the model, during
+//! changes with every state that they may show.
 
 use super::Subject;
 use crate::{
@@ -64,7 +64,7 @@ fn texts(serial_numbers: &[SerialNumber]) -> Vec<String> {
     serial_numbers.chain(names).collect()
 }
 
-pub(super) async fn agree_with_the_model<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn lists_agree_with_the_model<S: Store>(subject: &Subject<'_, S>) {
     let serial_numbers = few_serial_numbers(&subject.prefix, 25);
     let mut model = Model::default();
     for command in sample(&vec(commands(serial_numbers.clone()), 200), 3) {
@@ -77,7 +77,9 @@ pub(super) async fn agree_with_the_model<S: Store>(subject: &Subject<'_, S>) {
     }
 }
 
-pub(super) async fn of_boundary_texts_agree_with_the_model<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn lists_of_boundary_texts_agree_with_the_model<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     let serial_numbers = boundary_serial_numbers(&subject.prefix);
     let mut model = Model::default();
     for (number, serial_number) in serial_numbers.iter().enumerate() {
@@ -95,7 +97,9 @@ pub(super) async fn of_boundary_texts_agree_with_the_model<S: Store>(subject: &S
 
 /// Pages that follow each other by the last serial number, forwards and backwards, show every row
 /// once.
-pub(super) async fn are_walked_through_page_by_page<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn pages_by_serial_number_show_every_widget_once<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     use widgets_registry::query::Comparison;
     let serial_numbers = few_serial_numbers(&subject.prefix, 23);
     for serial_number in &serial_numbers {
@@ -163,7 +167,7 @@ pub(super) async fn neighbourhoods_agree_with_the_model<S: Store>(subject: &Subj
 /// One caller changes widgets one by one while others list them. Every list shows the state after
 /// some number of changes: not fewer than were answered before it was requested, and not more than
 /// had begun when it was answered.
-pub(super) async fn beside_changes_show_one_moment<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn lists_during_changes_show_one_state<S: Store>(subject: &Subject<'_, S>) {
     const READERS: u64 = 3;
     let serial_numbers = few_serial_numbers(&subject.prefix, 12);
     let history = sample(&vec(commands(serial_numbers.clone()), 250), 8);

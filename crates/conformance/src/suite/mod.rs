@@ -47,7 +47,7 @@ macro_rules! cases {
 pub async fn check_store<S: Store>(stores: &[S], prefix: &str) {
     check_distributed(stores, prefix).await;
     cases! { stores, prefix:
-        lists::beside_changes_show_one_moment,
+        lists::lists_during_changes_show_one_state,
     }
 }
 
@@ -61,53 +61,53 @@ pub async fn check_distributed<S: Store>(stores: &[S], prefix: &str) {
         prefix.len()
     );
     cases! { stores, prefix:
-        widgets::is_ready,
+        widgets::a_working_store_is_ready,
         widgets::added_widgets_are_found_as_given,
         widgets::taken_serial_numbers_are_refused,
-        widgets::missing_widgets_are_refused,
-        widgets::removed_widgets_can_come_back_otherwise,
-        texts::serial_numbers_are_kept_to_the_byte,
-        texts::names_are_kept_to_the_byte,
-        texts::refusals_quote_texts_to_the_byte,
-        associations::join_both_widgets_and_part_them,
-        associations::take_the_lowest_free_slot,
-        associations::of_two_widgets_are_one_for_each_port,
-        associations::of_missing_widgets_are_refused,
-        associations::without_a_free_slot_are_refused,
-        associations::that_are_not_there_cannot_be_removed,
-        associations::refusals_come_in_order,
-        associations::go_with_their_widget,
-        concurrency::one_of_many_adds_wins,
-        concurrency::one_of_many_removals_wins,
-        concurrency::a_slot_goes_to_one_of_many,
-        concurrency::opposite_orders_do_not_hinder_each_other,
-        concurrency::rings_do_not_hinder_each_other,
-        concurrency::removal_and_association_leave_no_half,
-        histories::alone_agrees_with_the_model,
-        histories::of_boundary_texts_agrees_with_the_model,
-        histories::side_by_side_agree_with_the_model,
-        histories::together_are_linearizable,
-        lists::agree_with_the_model,
-        lists::of_boundary_texts_agree_with_the_model,
-        lists::are_walked_through_page_by_page,
+        widgets::removals_of_missing_widgets_are_refused,
+        widgets::removed_widgets_can_be_added_again_with_other_values,
+        texts::serial_numbers_are_stored_byte_for_byte,
+        texts::names_are_stored_byte_for_byte,
+        texts::refusals_quote_texts_byte_for_byte,
+        associations::associations_are_added_and_removed_on_both_widgets,
+        associations::associations_take_the_lowest_free_slot,
+        associations::two_widgets_can_have_one_association_per_port,
+        associations::associations_of_missing_widgets_are_refused,
+        associations::associations_without_a_free_slot_are_refused,
+        associations::missing_associations_cannot_be_removed,
+        associations::refusals_have_a_fixed_precedence,
+        associations::associations_are_removed_with_their_widget,
+        concurrency::one_of_many_concurrent_adds_is_accepted,
+        concurrency::one_of_many_concurrent_removals_is_accepted,
+        concurrency::concurrent_associations_take_each_free_slot_once,
+        concurrency::concurrent_operations_in_opposite_orders_all_succeed,
+        concurrency::concurrent_operations_around_a_ring_all_succeed,
+        concurrency::a_concurrent_removal_leaves_no_half_association,
+        histories::a_sequential_history_agrees_with_the_model,
+        histories::a_history_of_boundary_texts_agrees_with_the_model,
+        histories::independent_concurrent_histories_agree_with_the_model,
+        histories::concurrent_histories_are_linearizable,
+        lists::lists_agree_with_the_model,
+        lists::lists_of_boundary_texts_agree_with_the_model,
+        lists::pages_by_serial_number_show_every_widget_once,
         lists::neighbourhoods_agree_with_the_model,
-        retries::are_answered_as_the_first_attempt,
-        retries::with_another_request_are_refused,
-        retries::at_the_same_time_are_applied_once,
-        retries::among_others_agree_with_the_model,
+        retries::retries_get_the_answer_of_the_first_attempt,
+        retries::a_key_used_with_another_request_is_refused,
+        retries::simultaneous_retries_are_applied_once,
+        retries::retries_among_other_operations_agree_with_the_model,
     }
 }
 
 /// Runs the cases that need the names of callers and the feed, which the store must have.
 pub async fn check_changes<S: Store>(stores: &[S], prefix: &str) {
     cases! { stores, prefix:
-        changes::are_told_as_they_happened,
-        changes::are_filtered_and_paged,
-        changes::wake_those_who_wait,
-        changes::of_other_histories_are_gone,
-        changes::explain_what_callers_saw,
-        changes::have_no_retries,
-        retries::of_other_callers_are_no_retries,
+        changes::the_feed_returns_every_accepted_change_in_order,
+        changes::filtered_and_paged_changes_match_the_whole_feed,
+        changes::a_change_wakes_a_waiting_reader_of_the_feed,
+        changes::positions_of_other_histories_are_gone,
+        changes::the_order_of_the_feed_explains_every_answer,
+        changes::the_feed_omits_retries,
+        retries::equal_keys_of_different_callers_are_independent,
     }
 }
 
@@ -122,10 +122,10 @@ pub async fn check_key_shares<S: Store>(
 ) {
     let subject = Subject {
         stores,
-        prefix: format!("{prefix}are_kept:"),
+        prefix: format!("{prefix}callers_keep_their_share_of_the_keys:"),
         next: AtomicUsize::new(0),
     };
-    shares::are_kept(&subject, keys_max, let_go).await;
+    shares::callers_keep_their_share_of_the_keys(&subject, keys_max, let_go).await;
 }
 
 /// The store in one case, with the case's own serial numbers.

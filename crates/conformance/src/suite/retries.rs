@@ -40,8 +40,11 @@ impl<S: Store> Subject<'_, S> {
     }
 }
 
-/// This holds for each acceptance and each refusal, even if another answer would be right by then.
-pub(super) async fn are_answered_as_the_first_attempt<S: Store>(subject: &Subject<'_, S>) {
+/// Retries get the first answer, whether it accepted or refused the operation, even if another
+/// answer would be right by then.
+pub(super) async fn retries_get_the_answer_of_the_first_attempt<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     let (a, b, c) = (
         subject.serial_number("A"),
         subject.serial_number("B"),
@@ -93,7 +96,7 @@ pub(super) async fn are_answered_as_the_first_attempt<S: Store>(subject: &Subjec
     }
 }
 
-pub(super) async fn with_another_request_are_refused<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn a_key_used_with_another_request_is_refused<S: Store>(subject: &Subject<'_, S>) {
     let (a, b) = (subject.serial_number("A"), subject.serial_number("B"));
     let first = subject.keyed("key", add_widget(&a, "name", "PQ"));
     assert_eq!(subject.attempt(&first).await, Ok(Applied::Now));
@@ -114,7 +117,9 @@ pub(super) async fn with_another_request_are_refused<S: Store>(subject: &Subject
     assert_eq!(subject.attempt(&first).await, Ok(Applied::Before));
 }
 
-pub(super) async fn of_other_callers_are_no_retries<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn equal_keys_of_different_callers_are_independent<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     let mut expected = Ok(Applied::Now);
     let a = subject.serial_number("A");
     for author in [Author::new("ann"), Author::new("bob"), None] {
@@ -130,8 +135,9 @@ pub(super) async fn of_other_callers_are_no_retries<S: Store>(subject: &Subject<
     }
 }
 
-/// One of them is applied. The others learn that, or that it is in progress.
-pub(super) async fn at_the_same_time_are_applied_once<S: Store>(subject: &Subject<'_, S>) {
+/// One of the attempts is applied. The others are answered that it was applied before, or that it
+/// is in progress.
+pub(super) async fn simultaneous_retries_are_applied_once<S: Store>(subject: &Subject<'_, S>) {
     let hub = subject.add("hub", "P").await;
     let spoke = subject.add("spoke", "P").await;
     for round in 0..10 {
@@ -164,7 +170,9 @@ pub(super) async fn at_the_same_time_are_applied_once<S: Store>(subject: &Subjec
 }
 
 /// Retries, the same keys with other requests, and operations without keys, all at the same time.
-pub(super) async fn among_others_agree_with_the_model<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn retries_among_other_operations_agree_with_the_model<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     const GROUPS: u64 = 8;
     let mut groups = Vec::new();
     for group in 0..GROUPS {

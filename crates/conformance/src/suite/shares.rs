@@ -12,7 +12,7 @@ const CALLERS: u64 = 3;
 /// Each caller finds the newest of its keys, up to half of its even share of `keys_max`, however
 /// many another caller uses. `let_go` makes the store remove the excess. Which of its other keys a
 /// caller with more finds is up to the store.
-pub(super) async fn are_kept<S: Store>(
+pub(super) async fn callers_keep_their_share_of_the_keys<S: Store>(
     subject: &Subject<'_, S>,
     keys_max: u64,
     let_go: impl AsyncFn(),

@@ -7,7 +7,7 @@ use crate::commands::{
 };
 use widgets_registry::{Port, Store};
 
-pub(super) async fn serial_numbers_are_kept_to_the_byte<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn serial_numbers_are_stored_byte_for_byte<S: Store>(subject: &Subject<'_, S>) {
     let serial_numbers = boundary_serial_numbers(&subject.prefix);
     // Each is a different widget, however alike they look.
     for serial_number in &serial_numbers {
@@ -40,7 +40,7 @@ pub(super) async fn serial_numbers_are_kept_to_the_byte<S: Store>(subject: &Subj
     }
 }
 
-pub(super) async fn names_are_kept_to_the_byte<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn names_are_stored_byte_for_byte<S: Store>(subject: &Subject<'_, S>) {
     for (number, name) in boundary_names().into_iter().enumerate() {
         let serial_number = subject.serial_number(&number.to_string());
         subject.accept(add_widget(&serial_number, &name, "")).await;
@@ -49,7 +49,7 @@ pub(super) async fn names_are_kept_to_the_byte<S: Store>(subject: &Subject<'_, S
     }
 }
 
-pub(super) async fn refusals_quote_texts_to_the_byte<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn refusals_quote_texts_byte_for_byte<S: Store>(subject: &Subject<'_, S>) {
     let other = subject.add("other", "R").await;
     for serial_number in boundary_serial_numbers(&subject.prefix) {
         let missing = format!("Widget with serial number {serial_number} does not exist");

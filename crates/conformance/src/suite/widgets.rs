@@ -4,7 +4,7 @@ use super::Subject;
 use crate::commands::{add_widget, remove_widget};
 use widgets_registry::{Port, Slot, Store, Widget};
 
-pub(super) async fn is_ready<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn a_working_store_is_ready<S: Store>(subject: &Subject<'_, S>) {
     for store in subject.stores {
         store.ready().await.expect("a store that works is ready");
     }
@@ -60,7 +60,7 @@ pub(super) async fn taken_serial_numbers_are_refused<S: Store>(subject: &Subject
     assert_eq!(subject.slots(&serial_number).await, "P R R");
 }
 
-pub(super) async fn missing_widgets_are_refused<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn removals_of_missing_widgets_are_refused<S: Store>(subject: &Subject<'_, S>) {
     let serial_number = subject.serial_number("X");
     let message = format!("Widget with serial number {serial_number} does not exist");
     subject
@@ -76,7 +76,9 @@ pub(super) async fn missing_widgets_are_refused<S: Store>(subject: &Subject<'_, 
     assert_eq!(subject.lookup(&serial_number).await, None);
 }
 
-pub(super) async fn removed_widgets_can_come_back_otherwise<S: Store>(subject: &Subject<'_, S>) {
+pub(super) async fn removed_widgets_can_be_added_again_with_other_values<S: Store>(
+    subject: &Subject<'_, S>,
+) {
     let serial_number = subject.serial_number("E");
     for (name, slots) in [("first", "PRR"), ("", ""), ("third", "QQ")] {
         subject

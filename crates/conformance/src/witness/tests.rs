@@ -98,7 +98,7 @@ fn event(name: &str, happened: Happened) -> Event {
     }
 }
 
-/// Returns calls that add two widgets one after the other and associate them, and calls that look
+/// Returns calls that add two widgets one after the other and associate them, and lookups
 /// meanwhile.
 fn calls() -> Vec<Witnessed> {
     vec![
@@ -128,7 +128,7 @@ fn refuses(calls: &[Witnessed], events: &[Event], why: &str) {
 }
 
 #[test]
-fn a_right_history_is_explained() {
+fn a_correct_history_is_accepted() {
     assert_eq!(check(&Model::default(), &calls(), &told()), Ok(()));
     // Overlapping operations may be reported in either order.
     let overlapping = [
@@ -147,7 +147,7 @@ fn a_right_history_is_explained() {
 }
 
 #[test]
-fn an_operation_of_unknown_fate_is_told_or_not() {
+fn an_operation_of_unknown_fate_may_be_in_the_feed_or_not() {
     let unknown = |name, text| call(name, Request::Submit(add(text)), None, [10, 0]);
     let calls = [unknown("add E", "E"), unknown("add F", "F")];
     let events = feed(&[("add F", add("F"))]);
@@ -156,7 +156,7 @@ fn an_operation_of_unknown_fate_is_told_or_not() {
 }
 
 #[test]
-fn what_is_told_twice_or_was_never_asked_for_is_refused() {
+fn a_duplicate_or_unrequested_change_in_the_feed_is_rejected() {
     let mut twice = told();
     twice.push(twice[0].clone());
     refuses(
@@ -177,7 +177,7 @@ fn what_is_told_twice_or_was_never_asked_for_is_refused() {
 }
 
 #[test]
-fn a_lookup_or_a_refusal_that_is_told_is_refused() {
+fn a_lookup_or_a_refusal_in_the_feed_is_rejected() {
     let mut lookup = told();
     lookup.extend(feed(&[("joined", add("G"))]));
     refuses(&calls(), &lookup, "a lookup is told");
@@ -187,35 +187,35 @@ fn a_lookup_or_a_refusal_that_is_told_is_refused() {
 }
 
 #[test]
-fn what_is_told_where_it_cannot_have_been_accepted_is_refused() {
+fn a_change_at_an_impossible_place_in_the_feed_is_rejected() {
     let mut early = told();
     early.rotate_right(1);
     refuses(&calls(), &early, "is told where it is refused");
 }
 
 #[test]
-fn what_is_told_otherwise_than_it_was_is_refused() {
+fn a_change_in_the_feed_that_differs_from_its_request_is_rejected() {
     let mut other = told();
     other[1].happened = feed(&[("add F", add("G"))]).remove(0).happened;
     refuses(&calls(), &other, "is told of");
 }
 
 #[test]
-fn what_was_answered_before_another_began_is_told_before_it() {
+fn a_feed_that_contradicts_the_order_in_time_is_rejected() {
     let calls = &calls()[..2];
     let events = feed(&[("add F", add("F")), ("add E", add("E"))]);
     refuses(calls, &events, "is told after one that began later");
 }
 
 #[test]
-fn what_was_accepted_and_is_not_told_is_refused() {
+fn an_accepted_operation_missing_from_the_feed_is_rejected() {
     let mut short = told();
     short.pop();
     refuses(&calls(), &short, "is not told");
 }
 
 #[test]
-fn an_answer_that_no_place_in_the_order_explains_is_refused() {
+fn an_answer_that_fits_no_state_of_the_feed_is_rejected() {
     let with = |more: &[Witnessed]| [&calls()[..3], more].concat();
     for (wrong, why) in [
         (
@@ -253,7 +253,7 @@ fn an_answer_that_no_place_in_the_order_explains_is_refused() {
 }
 
 #[test]
-fn two_calls_of_one_name_are_no_history() {
+fn two_calls_with_the_same_name_are_rejected() {
     let calls = [
         accepted("add E", add("E"), [10, 19]),
         accepted("add E", add("F"), [20, 29]),

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn records_read_back_and_peers_past_the_end_are_free() {
+    fn records_round_trip_and_out_of_range_peers_are_read_as_none() {
         let mut bytes = Vec::new();
         for record in [record(), Record::vacant(), record()] {
             encode_record(&mut bytes, &record);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_make_the_reader_of_records_panic() {
+    fn reading_damaged_records_never_panics() {
         let mut bytes = Vec::new();
         encode_record(&mut bytes, &record());
         for end in 0..bytes.len() {
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_or_another_place_shows() {
+    fn a_flipped_bit_or_a_misplaced_block_is_detected() {
         let mut block = Vec::new();
         begin_block(&mut block);
         encode_record(&mut block, &record());

@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_read_back_with_their_authors_and_keys() {
+    fn entries_round_trip_with_their_authors_and_keys() {
         let draft = draft();
         let entries = read(&draft.bytes[GROUP_HEADER_BYTES..]);
         assert_eq!(draft.entries(), 8);
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_make_the_reader_of_entries_panic() {
+    fn reading_damaged_entries_never_panics() {
         let draft = draft();
         let payload = &draft.bytes[GROUP_HEADER_BYTES..];
         for end in 0..payload.len() {
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_of_a_later_version_is_named() {
+    fn an_unknown_kind_of_entry_is_reported() {
         let mut entries = Entries::new(&[9, 0, 0]);
         assert_eq!(entries.read(), Err(EntryDefect::UnknownKind(9)));
         let mut entries = Entries::new(&[0b0010_0001, 0, 0]);

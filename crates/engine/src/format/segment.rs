@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_reads_back_and_any_flipped_bit_shows() {
+    fn a_group_round_trips_and_any_flipped_bit_is_detected() {
         let (group, chain) = group(STAMP);
         assert_eq!(group.len(), 56);
         let segment = SegmentHeader::new(1, 1, 77);
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn the_running_hash_tells_every_history_from_every_other() {
+    fn the_running_hash_covers_stamp_and_payload_but_not_the_salt() {
         let mut chains = vec![group(STAMP).1];
         for other in [
             GroupStamp {
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_another_version_is_named() {
+    fn an_unknown_version_in_a_segment_header_is_reported() {
         let header = SegmentHeader::new(1, 3, 9);
         let mut bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));

@@ -221,8 +221,9 @@ mod tests {
         }
     }
 
+    /// A store from before there were roles has zeros in their place, so it is read as a primary.
     #[test]
-    fn roles_read_back_and_a_store_of_before_there_were_any_is_a_primary() {
+    fn roles_round_trip_and_the_role_primary_is_encoded_as_zeros() {
         let standby = Role::Standby {
             primary: "https://primary".into(),
         };
@@ -246,7 +247,7 @@ mod tests {
 
     /// Reads the file as 0.2.0 does, which knows no roles.
     #[test]
-    fn a_program_that_knows_no_roles_refuses_a_standby_and_nothing_else() {
+    fn programs_that_predate_roles_refuse_only_standbys() {
         let standby = Role::Standby {
             primary: "https://primary".into(),
         };
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_reads_back_and_any_flipped_bit_shows() {
+    fn a_store_header_round_trips_and_any_flipped_bit_is_detected() {
         let bytes = store().encode();
         assert_eq!(StoreHeader::decode(&bytes), Ok(store()));
         for bit in 0..bytes.len() * 8 {
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_belongs_to_the_last_epoch_that_began_before_it() {
+    fn a_change_belongs_to_the_latest_epoch_begun_at_or_before_it() {
         let epochs = [1, 39, 40, 41, 99].map(|sequence| store().epoch_of(sequence));
         assert_eq!(epochs, [1, 1, 2, 5, 5]);
     }

@@ -73,7 +73,7 @@ fn whole(scan: &mut Scan, state: &mut State) -> Page {
 
 proptest! {
     #[test]
-    fn a_list_shows_the_moment_at_which_it_began(
+    fn a_list_shows_the_state_at_its_beginning_despite_later_changes(
         history in history(),
         meanwhile in vec(vec(commands(few_serial_numbers("s", WIDGETS)), 0..8), 0..40),
         list in lists(texts()),
@@ -97,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn a_change_that_is_taken_back_was_never_there(
+    fn a_list_does_not_show_changes_that_were_rolled_back(
         history in history(),
         batch in vec(commands(few_serial_numbers("s", WIDGETS)), 1..30),
         list in lists(texts()),
@@ -121,9 +121,9 @@ proptest! {
     }
 }
 
-/// All but the first two widgets are removed while a list goes through them.
+/// All but the first two widgets are removed during a scan, which keeps their old versions.
 #[test]
-fn what_was_kept_behind_the_end_is_looked_at_in_slices() {
+fn old_versions_beyond_the_last_widget_are_scanned_in_slices() {
     let all = few_serial_numbers("s", 11);
     let history: Vec<Command> = all.iter().map(|each| add_widget(each, "", "P")).collect();
     for direction in [Direction::Ascending, Direction::Descending] {
@@ -174,9 +174,9 @@ fn what_was_kept_behind_the_end_is_looked_at_in_slices() {
     }
 }
 
-/// What is added behind the last widget is not kept, however much it is.
+/// A scan keeps nothing of widgets that are added beyond the last one, however many there are.
 #[test]
-fn what_comes_behind_the_end_is_not_kept() {
+fn widgets_added_beyond_the_last_one_are_not_kept_for_a_scan() {
     let (mut state, mut model) = filled(&[add_widget(&few_serial_numbers("s", 1)[0], "", "P")]);
     let list = List {
         table: Table::Slots,
@@ -245,7 +245,7 @@ fn planted_bugs_of_lists_are_caught() {
 }
 
 #[test]
-fn what_an_index_serves_is_not_walked_through() {
+fn a_list_served_by_an_index_examines_few_rows() {
     use widgets_registry::query::{Comparison, Contained, SlotPattern};
     let history = sample(&vec(commands(few_serial_numbers("s", WIDGETS)), 300), 7);
     let (mut state, model) = filled(&history);
@@ -379,7 +379,7 @@ impl Turns {
 }
 
 #[test]
-fn a_client_that_hangs_up_ends_its_list() {
+fn a_list_ends_when_its_client_disconnects() {
     let mut turns = Turns::new(4);
     let (gone, mut stays) = (turns.ask(), turns.ask());
     turns.turn();
@@ -398,7 +398,10 @@ fn a_client_that_hangs_up_ends_its_list() {
     while turns.reads.has_work() {
         turns.turn();
         count += 1;
-        assert!(count < 100, "what a list kept is given back in the end");
+        assert!(
+            count < 100,
+            "the versions that a list kept are freed in the end"
+        );
     }
     assert_eq!(turns.reads.scans(), 0);
     let page = stays.try_recv().expect("answered").expect("a page");
@@ -407,7 +410,7 @@ fn a_client_that_hangs_up_ends_its_list() {
 
 /// An asker with many scans leaves some to others.
 #[test]
-fn one_asker_has_three_quarters_of_the_scans() {
+fn one_asker_gets_at_most_three_quarters_of_the_scans() {
     let mut turns = Turns::new(4);
     let mut greedy = [(); 4].map(|()| turns.ask_as(Asker(1)));
     turns.turn();
@@ -429,7 +432,7 @@ fn one_asker_has_three_quarters_of_the_scans() {
 }
 
 #[test]
-fn scans_beyond_the_limit_are_refused_and_indexes_are_not() {
+fn scans_beyond_the_limit_are_refused_but_indexed_lists_are_not() {
     let mut turns = Turns::new(2);
     let mut scans = [turns.ask(), turns.ask(), turns.ask()];
     for _ in 0..3 {

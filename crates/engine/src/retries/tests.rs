@@ -69,7 +69,7 @@ struct Copying {
 }
 
 #[test]
-fn keys_are_found_until_they_are_too_old_or_their_caller_has_too_many() {
+fn keys_are_found_until_they_expire_or_their_caller_has_too_many() {
     let mut chance = crate::tests::Chance(9);
     for keys_max in [1, 3, 5, 12, 100] {
         let mut retries = Retries::new(&settings(keys_max));
@@ -133,7 +133,7 @@ fn keys_are_found_until_they_are_too_old_or_their_caller_has_too_many() {
 /// A caller with no more than its even share loses nothing, however many other callers there are
 /// and however many keys they use.
 #[test]
-fn an_even_share_is_left_to_each_caller() {
+fn each_caller_keeps_its_even_share_of_the_keys() {
     let key = |caller: u8, number: u16| {
         let mut digest = [caller; 16];
         digest[..2].copy_from_slice(&number.to_le_bytes());
@@ -174,8 +174,9 @@ fn an_even_share_is_left_to_each_caller() {
     assert!(retries.find(&modest[1].keyed, 7).is_some());
 }
 
+/// The bytes of a digest that identify the share are not part of the key.
 #[test]
-fn a_caller_that_comes_by_another_way_finds_its_key() {
+fn a_key_is_found_whichever_share_it_counts_against() {
     let mut retries = Retries::new(&settings(10));
     let [mut here, mut there] = [kept(1, 5); 2];
     here.keyed.key[CALLER].fill(1);
@@ -186,8 +187,9 @@ fn a_caller_that_comes_by_another_way_finds_its_key() {
     assert_eq!(found.outcome, Some(here.outcome));
 }
 
+/// The journal that is replayed over a checkpoint can have keys that the checkpoint has as well.
 #[test]
-fn a_key_that_is_replayed_over_a_checkpoint_is_there_once() {
+fn a_key_inserted_again_by_replay_is_kept_once() {
     let mut retries = Retries::new(&settings(10));
     for key in [1, 2, 1, 2, 3] {
         retries.insert(kept(key, 5));
@@ -220,7 +222,7 @@ impl widgets_registry::State for Told {
 }
 
 #[test]
-fn every_refusal_is_made_again_as_it_was() {
+fn the_exact_answer_is_rebuilt_from_every_stored_outcome() {
     let text = |text| SerialNumber::new("widget_sn", text).expect("valid");
     let pair = Pair::new(text("a"), text("b"), Port::R).expect("two widgets");
     let commands = [

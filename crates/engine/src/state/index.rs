@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn serial_numbers_of_the_same_hash_are_told_apart() {
+    fn serial_numbers_with_colliding_hashes_are_distinguished() {
         let (mut index, mut records) = (Index::default(), Records::default());
         let [one, other] = colliding(&index);
         let [first, second] = [&one, &other]

@@ -549,7 +549,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn changes_keep_the_state_sound_and_can_be_taken_back(
+        fn changes_keep_the_state_consistent_and_can_be_undone(
             before in prop::collection::vec(command(), 0..60),
             batch in prop::collection::vec(command(), 0..60),
         ) {
@@ -577,7 +577,7 @@ mod tests {
         }
 
         #[test]
-        fn the_journal_rebuilds_the_state_from_any_moment_of_it(
+        fn replaying_the_journal_with_an_overlap_rebuilds_the_state(
             history in prop::collection::vec(command(), 0..120),
             overlap in 0usize..120,
             threads in 1usize..5,

@@ -355,7 +355,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_start_puts_everything_in_order(
+        fn indexes_built_at_start_are_sorted_by_serial_number_and_name(
             prefix in "[a-c]{0,12}",
             mut serial_numbers in prop::collection::vec("[a-cé]{1,12}", 0..60),
             names in names(),

@@ -278,7 +278,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn texts_come_in_order_and_equal_ones_as_they_come(
+        fn sorting_texts_is_stable_with_any_number_of_threads(
             prefix in "[a-c]{0,20}",
             texts in prop::collection::vec("[a-cé]{0,20}", 0..200),
             same in any::<bool>(),

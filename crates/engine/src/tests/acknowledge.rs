@@ -320,7 +320,7 @@ fn tell(seed: u64) -> Result<Tally, String> {
 }
 
 #[test]
-fn nobody_is_told_of_what_the_holder_does_not_have() {
+fn no_answer_reveals_changes_that_the_holder_lacks() {
     let mut sum = Tally::default();
     for seed in 0..100 {
         let tally = tell(seed).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
@@ -343,7 +343,7 @@ fn nobody_is_told_of_what_the_holder_does_not_have() {
 }
 
 #[test]
-fn every_planted_bug_of_waiting_is_caught() {
+fn every_planted_acknowledgement_bug_is_caught() {
     let mut missed = Vec::new();
     for bug in [
         Bug::AnsweredBeforeAcknowledged,
@@ -373,7 +373,7 @@ fn add(number: usize) -> Attempt {
 
 /// While there is no holder, operations wait undecided and are then refused: nothing was applied.
 #[test]
-fn operations_wait_for_a_holder_and_are_then_refused() {
+fn operations_are_refused_if_no_holder_connects_in_time() {
     let disk = TestDisk::default();
     let mut rig = Rig::open_with(&disk, &waiting()).expect("a new store");
     let mut early = rig.ask_held(&[add(1)]);
@@ -405,7 +405,7 @@ fn operations_wait_for_a_holder_and_are_then_refused() {
 /// An operation that is not acknowledged in time may or may not have been applied. No more
 /// operations are taken until it is acknowledged.
 #[test]
-fn what_the_holder_has_not_in_time_is_unknown_and_nothing_follows_until_it_has() {
+fn a_late_acknowledgement_makes_the_fate_unknown_and_blocks_requests() {
     let disk = TestDisk::default();
     let mut rig = Rig::open_with(&disk, &waiting()).expect("a new store");
     rig.record(Some(HOLDER)).expect("named");
@@ -456,7 +456,7 @@ fn what_the_holder_has_not_in_time_is_unknown_and_nothing_follows_until_it_has()
 /// A store that is its own holder, as after a promotion, waits for nobody until another holder is
 /// named.
 #[test]
-fn a_store_that_holds_itself_waits_for_nobody_until_another_is_named() {
+fn a_store_that_is_its_own_holder_answers_without_waiting() {
     let disk = TestDisk::default();
     let mut rig = Rig::open_with(&disk, &waiting()).expect("a new store");
     let own = rig.log().store_header().member;

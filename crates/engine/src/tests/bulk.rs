@@ -22,7 +22,7 @@ fn apply(bulk: &mut Bulk<TestDisk>, chance: &mut Chance, accepted: &mut Vec<Comm
 }
 
 #[test]
-fn a_commit_keeps_everything_and_a_service_goes_on_from_it() {
+fn a_bulk_commit_is_durable_and_a_service_continues_from_it() {
     let (disk, mut chance, mut accepted) = (TestDisk::default(), Chance(1), Vec::new());
     for _ in 0..3 {
         let mut bulk = open(&disk).expect("opened");
@@ -56,7 +56,7 @@ fn a_commit_keeps_everything_and_a_service_goes_on_from_it() {
 }
 
 #[test]
-fn without_a_commit_nothing_is_kept() {
+fn an_uncommitted_bulk_load_stores_nothing() {
     let disk = TestDisk::default();
     let mut bulk = open(&disk).expect("opened");
     apply(&mut bulk, &mut Chance(1), &mut Vec::new());
@@ -75,7 +75,7 @@ fn without_a_commit_nothing_is_kept() {
 }
 
 #[test]
-fn a_commit_that_fails_leaves_no_new_store() {
+fn a_failed_bulk_commit_leaves_an_empty_directory_or_a_whole_store() {
     let (mut nothing, mut whole) = (0, 0);
     for fail_at in 0.. {
         let (disk, mut accepted) = (TestDisk::default(), Vec::new());
@@ -107,7 +107,7 @@ fn a_commit_that_fails_leaves_no_new_store() {
 }
 
 #[test]
-fn a_power_cut_during_a_commit_leaves_the_old_state_or_the_new_one() {
+fn a_power_cut_during_a_bulk_commit_leaves_the_old_or_new_state() {
     let (disk, mut chance, mut accepted) = (TestDisk::default(), Chance(2), Vec::new());
     let mut bulk = open(&disk).expect("opened");
     apply(&mut bulk, &mut chance, &mut accepted);
@@ -155,7 +155,7 @@ fn cut_power(disk: &TestDisk, accepted: &[Command]) {
 }
 
 #[test]
-fn an_association_keeps_the_slots_that_it_had() {
+fn bulk_associations_use_exactly_the_given_slots() {
     let text = |text: &str| SerialNumber::new("widget_sn", text).expect("within the limits");
     let ordinal = |index| Ordinal::new(index).expect("within the limits");
     let pair = |port| Pair::new(text("a"), text("b"), port).expect("two widgets");

@@ -79,7 +79,7 @@ proptest! {
     /// `before`, `between` and `after` count the operations before the checkpoint, between each of
     /// its slices and the next, and after it.
     #[test]
-    fn a_fuzzy_checkpoint_and_the_journal_are_the_state(
+    fn a_fuzzy_checkpoint_with_the_journal_restores_the_state(
         seed in any::<u64>(),
         before in 0..80usize,
         between in prop::collection::vec(0..12usize, 0..8),

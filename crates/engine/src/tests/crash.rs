@@ -141,7 +141,7 @@ fn restart_and_cut(disk: &TestDisk, promise: &Promise, story: &str) {
 }
 
 #[test]
-fn what_was_answered_survives_a_power_cut_at_any_step() {
+fn answered_operations_survive_a_power_cut_at_any_step() {
     let seed = 1;
     for crash_at in 0..steps(seed) {
         let disk = TestDisk::default();
@@ -195,7 +195,7 @@ fn a_power_cut_during_recovery_changes_nothing() {
 }
 
 #[test]
-fn a_failure_of_any_step_loses_nothing() {
+fn a_failure_of_any_disk_step_loses_no_answered_operation() {
     let seed = 4;
     for fail_at in 0..steps(seed) {
         let disk = TestDisk::default();

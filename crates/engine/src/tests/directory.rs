@@ -45,7 +45,7 @@ fn refused(path: &Path, no_store: NoStore) -> String {
 }
 
 #[tokio::test]
-async fn a_real_directory_is_kept_and_has_one_owner() {
+async fn a_data_directory_is_durable_and_locked_while_open() {
     let directory = temporary();
     let path = directory.path().join("data");
     let engine = Engine::open(&path, &settings()).expect("a new directory");
@@ -68,7 +68,7 @@ async fn a_real_directory_is_kept_and_has_one_owner() {
 }
 
 #[test]
-fn a_directory_of_somebody_else_is_refused_and_left_as_it_was() {
+fn a_non_empty_directory_without_a_store_is_refused_and_unchanged() {
     let directory = temporary();
     let path = directory.path();
     for name in ["b.txt", "a.txt", "checkpoint-1", "journal-of-a-journey"] {
@@ -88,7 +88,7 @@ fn a_directory_of_somebody_else_is_refused_and_left_as_it_was() {
 }
 
 #[test]
-fn what_no_store_needs_and_nobody_wrote_does_not_make_a_directory_foreign() {
+fn harmless_files_do_not_prevent_opening_a_data_directory() {
     let directory = temporary();
     let path = directory.path();
     fs::create_dir(path.join("lost+found")).expect("a directory");
@@ -107,7 +107,7 @@ fn what_no_store_needs_and_nobody_wrote_does_not_make_a_directory_foreign() {
 }
 
 #[test]
-fn nothing_is_made_where_nothing_may_be() {
+fn a_missing_store_is_refused_without_creating_anything() {
     let directory = temporary();
     let path = directory.path().join("typo");
     assert_eq!(
@@ -125,7 +125,7 @@ fn nothing_is_made_where_nothing_may_be() {
 
 /// Opening a pipe blocks until its other end is opened, which may never happen.
 #[tokio::test]
-async fn what_is_no_regular_file_is_named_and_not_waited_for() {
+async fn a_pipe_in_place_of_a_store_file_is_refused_without_blocking() {
     let directory = temporary();
     let path = directory.path().join("data");
     let engine = Engine::open(&path, &settings()).expect("a new directory");
@@ -167,7 +167,7 @@ async fn what_is_no_regular_file_is_named_and_not_waited_for() {
 }
 
 #[test]
-fn what_is_made_is_for_its_owner_alone() {
+fn created_files_are_accessible_only_to_their_owner() {
     let directory = temporary();
     let path = directory.path().join("above/data");
     drop(Engine::open(&path, &settings()).expect("a new directory"));
@@ -180,7 +180,7 @@ fn what_is_made_is_for_its_owner_alone() {
 }
 
 #[test]
-fn it_is_told_who_else_gets_in() {
+fn access_of_other_users_to_the_data_directory_is_reported() {
     let directory = temporary();
     let path = directory.path().join("data");
     fs::DirBuilder::new()

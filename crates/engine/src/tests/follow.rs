@@ -111,10 +111,10 @@ fn check(rig: &Rig, primary: &Primary, story: &str) {
     assert_eq!(chain(rig), chain(&original), "{story}");
 }
 
-/// A handover looks at where the journal ends then: a standby that has everything up to there has
-/// everything that was acknowledged.
+/// A handover reads where the journal ends at that moment, so the operations of the same batch
+/// must be in it. A standby that has everything up to there has everything that was acknowledged.
 #[test]
-fn a_store_says_that_it_takes_no_more_once_what_it_took_is_in_its_journal() {
+fn following_is_confirmed_only_after_the_batch_is_journalled() {
     let disk = TestDisk::default();
     let mut rig = Rig::open(&disk).expect("a new store");
     let add = |number| Command::AddWidget {
@@ -165,7 +165,7 @@ fn a_standby_has_the_journal_the_state_and_the_keys_of_its_primary() {
 }
 
 #[test]
-fn a_standby_takes_no_operations_and_writes_nothing_of_its_own() {
+fn a_standby_refuses_operations_and_writes_no_seal() {
     let primary = primary(5);
     let disk = TestDisk::default();
     begin(&disk, &primary);
@@ -187,7 +187,7 @@ fn a_standby_takes_no_operations_and_writes_nothing_of_its_own() {
 }
 
 #[test]
-fn nothing_is_taken_that_does_not_go_on_where_the_standby_ends() {
+fn a_standby_refuses_discontinuous_unreadable_or_oversized_groups() {
     let primary = primary(12);
     let disk = TestDisk::default();
     begin(&disk, &primary);
@@ -234,7 +234,7 @@ fn nothing_is_taken_that_does_not_go_on_where_the_standby_ends() {
 }
 
 #[test]
-fn a_primary_takes_no_groups() {
+fn a_primary_refuses_to_follow_a_group() {
     let primary = primary(3);
     let disk = TestDisk::default();
     let mut rig = Rig::open(&disk).expect("a new store");
@@ -242,7 +242,7 @@ fn a_primary_takes_no_groups() {
 }
 
 #[test]
-fn a_crash_at_every_step_of_following_loses_nothing_and_it_goes_on() {
+fn a_standby_survives_a_crash_at_any_step_and_continues_to_follow() {
     let primary = primary(25);
     let whole = TestDisk::default();
     begin(&whole, &primary);
@@ -281,7 +281,7 @@ fn a_crash_at_every_step_of_following_loses_nothing_and_it_goes_on() {
 /// Reports for positions whether a read after them may be answered by this store, must wait, or can
 /// never be answered.
 #[test]
-fn a_standby_comes_to_the_positions_of_its_history_and_to_no_others() {
+fn a_standby_reports_positions_as_reached_pending_or_gone() {
     let primary = primary(12);
     let disk = TestDisk::default();
     begin(&disk, &primary);
@@ -326,17 +326,17 @@ fn a_standby_comes_to_the_positions_of_its_history_and_to_no_others() {
     gone(&rig, at(store, epoch, newest + 4));
     assert_eq!(rig.log().has(at(store, epoch + 9, newest + 4)), Ok(false));
     gone(&rig, at(store, epoch + 9, newest + 3));
-    // A primary waits for nobody.
+    // A primary receives no groups, so it never reaches a later position.
     header.role = Role::Primary;
     rig.log().set_store(header);
     gone(&rig, at(store, epoch + 9, newest + 4));
     assert_eq!(rig.log().has(at(store, epoch, newest)), Ok(true));
 }
 
-/// The standby knows an epoch that begins after what it has, and is promoted before it gets there.
-/// Its file `store` used to be one that a start refuses.
+/// The standby knows an epoch that begins after the end of its journal, and is promoted before it
+/// reaches that epoch. It used to write a file `store` that a start refuses.
 #[test]
-fn a_standby_that_is_promoted_before_it_came_to_an_epoch_forgets_that_one() {
+fn promotion_discards_an_epoch_that_the_standby_has_not_reached() {
     let primary = primary(12);
     let disk = TestDisk::default();
     begin(&disk, &primary);
@@ -368,7 +368,7 @@ fn a_standby_that_is_promoted_before_it_came_to_an_epoch_forgets_that_one() {
 /// A group submitted before a promotion belongs to the earlier epoch, even if the owner has not
 /// taken it yet. Otherwise one change would have two positions.
 #[test]
-fn a_group_that_waits_is_written_before_a_store_is_promoted() {
+fn a_pending_group_is_written_before_a_pause_completes() {
     let primary = primary(3);
     let disk = TestDisk::default();
     begin(&disk, &primary);
@@ -394,7 +394,7 @@ fn a_group_that_waits_is_written_before_a_store_is_promoted() {
 /// The member that takes over has everything, so no record may be written after a handover, except
 /// the one with which a promoted store begins.
 #[test]
-fn a_store_that_takes_no_operations_writes_no_record_but_its_first() {
+fn a_store_that_accepts_no_operations_records_only_its_first_holder() {
     let primary = primary(3);
     let disk = TestDisk::default();
     begin(&disk, &primary);
@@ -419,7 +419,7 @@ fn a_store_that_takes_no_operations_writes_no_record_but_its_first() {
 /// A promotion, a demotion or the adoption of epochs fails at any step of the disk, and the store
 /// continues. Its next start finds the role and the epochs that were reported, and no others.
 #[test]
-fn a_change_of_roles_that_failed_has_not_happened_at_the_next_start() {
+fn a_failed_change_of_roles_has_no_effect_after_a_restart() {
     let primary = primary(3);
     let known = primary.store.epoch();
     for (step, change) in (0..12).flat_map(|step| [(step, 0), (step, 1), (step, 2)]) {
@@ -477,9 +477,10 @@ fn a_change_of_roles_that_failed_has_not_happened_at_the_next_start() {
     }
 }
 
-/// If the old file cannot be written again either, nothing is written until a restart.
+/// If a change of roles fails and the old file cannot be written again either, nothing is written
+/// until a restart.
 #[test]
-fn a_store_that_does_not_know_its_role_writes_nothing() {
+fn nothing_is_written_after_a_change_of_roles_of_unknown_fate() {
     let primary = primary(3);
     let disk = TestDisk::default();
     begin(&disk, &primary);
@@ -527,7 +528,7 @@ fn done<T>(store: &mut Steps<TestDisk, TestClock>, doing: impl Future<Output = T
 /// A primary wrote a group whose sync failed, and was replaced. At its next start the group
 /// existed, and had become part of the new primary's epoch, so that one position named two changes.
 #[test]
-fn no_epoch_is_begun_over_a_group_of_which_nobody_knows_whether_it_is_there() {
+fn no_epoch_begins_after_a_group_of_unknown_fate() {
     let disk = TestDisk::default();
     let clock = Arc::<TestClock>::default();
     let open = || Steps::open(&disk, &clock, random(), &settings());
@@ -574,10 +575,10 @@ fn no_epoch_is_begun_over_a_group_of_which_nobody_knows_whether_it_is_there() {
     assert!(store.source().store().is_standby());
 }
 
-/// A primary was asked for its epochs, and before they were adopted, the store was told to follow
-/// another one or was promoted.
+/// A standby asks its primary for the epochs, and is told to follow another primary before it
+/// adopts them.
 #[test]
-fn the_epochs_of_a_primary_that_is_not_followed_any_more_are_not_taken_over() {
+fn epochs_of_a_primary_no_longer_followed_are_not_adopted() {
     let primary = primary(3);
     let disk = TestDisk::default();
     begin(&disk, &primary);

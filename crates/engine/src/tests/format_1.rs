@@ -70,7 +70,7 @@ impl Fixture {
 }
 
 #[test]
-fn a_start_converts_them_and_goes_on() {
+fn a_start_converts_format_1_and_the_store_accepts_operations() {
     for fixture in FIXTURES {
         let disk = fixture.disk();
         let mut rig = Rig::open(&disk).expect("read");
@@ -97,7 +97,7 @@ fn a_start_converts_them_and_goes_on() {
 }
 
 #[test]
-fn a_power_cut_during_the_conversion_changes_nothing() {
+fn a_power_cut_during_the_conversion_of_format_1_loses_nothing() {
     for fixture in FIXTURES {
         for kept in [
             Kept::Nothing,

@@ -142,7 +142,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn any_bytes_as_a_segment(
+    fn a_start_reads_or_refuses_any_bytes_as_a_segment(
         bytes in prop::collection::vec(any::<u8>(), 0..6000),
         has_header in any::<bool>(),
     ) {
@@ -153,7 +153,7 @@ proptest! {
     }
 
     #[test]
-    fn any_changes_under_a_right_checksum(
+    fn a_start_reads_or_refuses_any_groups_with_valid_checksums(
         groups in prop::collection::vec((payload(), 0u64..4, 0u32..5), 0..6),
         claimed in any::<Option<u32>>(),
     ) {
@@ -177,7 +177,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_as_a_checkpoint(
+    fn a_start_reads_or_refuses_any_bytes_as_a_checkpoint(
         bytes in prop::collection::vec(any::<u8>(), 0..6000),
         records in any::<Option<u32>>(),
         key_blocks in any::<u32>(),
@@ -202,7 +202,7 @@ proptest! {
     }
 
     #[test]
-    fn any_records_under_a_right_checksum(
+    fn a_start_reads_or_refuses_any_records_with_valid_checksums(
         blocks in prop::collection::vec((payload(), 0..=BLOCK_RECORDS), 0..3),
         records in 0..3 * BLOCK_RECORDS,
         first_sequence in 0u64..4,
@@ -222,7 +222,7 @@ proptest! {
     }
 
     #[test]
-    fn real_files_with_any_change(
+    fn a_start_reads_or_refuses_real_files_with_any_change(
         seed in 0u64..8,
         which in any::<prop::sample::Index>(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),

@@ -79,7 +79,7 @@ fn as_asked(command: &Command) -> (Operation, String) {
 }
 
 #[test]
-fn every_change_is_told_once_and_in_order_across_segments_checkpoints_and_restarts() {
+fn the_feed_returns_every_change_once_in_order_across_restarts() {
     let (mut disk, mut chance) = (TestDisk::default(), Chance(3));
     let (mut accepted, mut seen): (Vec<_>, Vec<Event>) = (Vec::new(), Vec::new());
     let mut after = None;
@@ -130,7 +130,7 @@ fn every_change_is_told_once_and_in_order_across_segments_checkpoints_and_restar
 }
 
 #[test]
-fn what_is_not_kept_is_gone_and_never_a_gap() {
+fn the_feed_reports_removed_or_unknown_positions_as_gone() {
     let disk = TestDisk::default();
     let mut rig = Rig::open(&disk).expect("a new store");
     let (beginning, mut chance) = (rig.log().oldest(), Chance(8));
@@ -189,7 +189,7 @@ fn what_is_not_kept_is_gone_and_never_a_gap() {
 }
 
 #[test]
-fn a_change_says_who_did_it_and_refusals_are_none() {
+fn the_feed_names_the_author_of_each_change_and_omits_refusals() {
     let disk = TestDisk::default();
     let mut rig = Rig::open(&disk).expect("a new store");
     let attempt = |number, author: Option<&str>, key: Option<&str>| Attempt {

@@ -1,5 +1,5 @@
-//! Files that are missing, or belong to another store: a start names them, and never takes what is
-//! left for a store.
+//! Files that are missing, or belong to another store: a start reports them, and never treats the
+//! remaining files as a store.
 
 use super::{
     disk::{Chance, Kept, TestDisk},
@@ -11,7 +11,7 @@ use widgets_clock::SystemClock;
 use widgets_registry::Kinds as _;
 
 #[tokio::test]
-async fn files_of_two_stores_are_told_apart() {
+async fn a_foreign_missing_or_damaged_store_file_stops_the_start() {
     let (disk, other) = (TestDisk::default(), TestDisk::default());
     for (disk, salts) in [(&disk, 1), (&other, 2)] {
         let mut chance = Chance(salts);
@@ -39,7 +39,7 @@ async fn files_of_two_stores_are_told_apart() {
 }
 
 #[tokio::test]
-async fn files_that_are_missing_stop_the_start_and_are_named() {
+async fn a_start_fails_if_a_segment_or_checkpoint_is_missing() {
     let disk = store_with_everything().await;
     let without = |name| {
         let disk = disk.after_power_cut(Kept::Nothing);
@@ -88,7 +88,7 @@ async fn store_of_segments() -> TestDisk {
 }
 
 #[tokio::test]
-async fn a_store_whose_journal_is_gone_is_no_new_one() {
+async fn a_store_without_its_journal_is_not_treated_as_new() {
     let disk = store_of_segments().await;
     let segments: Vec<_> = disk
         .names()
@@ -127,7 +127,7 @@ async fn a_store_whose_journal_is_gone_is_no_new_one() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_without_its_journal_is_no_store() {
+async fn a_start_fails_if_a_checkpoint_has_no_journal() {
     let disk = store_with_everything().await;
     for name in disk.names() {
         if name.starts_with("journal-") {
@@ -146,7 +146,7 @@ async fn a_checkpoint_without_its_journal_is_no_store() {
 }
 
 #[tokio::test]
-async fn a_first_start_that_was_cut_short_is_gone_on_with() {
+async fn an_interrupted_first_start_is_completed_if_its_segment_is_unused() {
     let disk = TestDisk::default();
     drop(open(&disk).expect("a new store"));
     let unused = disk.after_power_cut(Kept::Nothing);

@@ -72,7 +72,7 @@ fn taken(queue: &Queue) -> usize {
 
 /// A request that has waited too long would probably wait as long again.
 #[test]
-fn whoever_waited_in_vain_is_told_to_wait_as_long() {
+fn an_expired_request_gets_its_waiting_time_as_retry_after() {
     let (disk, clock) = (TestDisk::default(), Arc::<TestClock>::default());
     let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
     let parts = Parts::open(&disk, &clock, random(), &settings(), pacing, 1);
@@ -91,7 +91,7 @@ fn whoever_waited_in_vain_is_told_to_wait_as_long() {
 
 /// A read does not wait for the sync of operations that arrived together with it.
 #[test]
-fn what_reads_is_answered_before_its_batch_is_decided() {
+fn reads_are_answered_before_operations_of_the_same_batch() {
     let (disk, clock) = (TestDisk::default(), Arc::<TestClock>::default());
     let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
     let parts = Parts::open(&disk, &clock, random(), &settings(), pacing, 1);
@@ -130,7 +130,7 @@ fn what_reads_is_answered_before_its_batch_is_decided() {
 
 /// Of requests that are pushed together, the limit refuses only those that it has no room for.
 #[test]
-fn limits_refuse_what_is_beyond_them_only() {
+fn queue_limits_refuse_only_the_requests_beyond_them() {
     let by_number = Settings {
         queue_operations_max: 2,
         ..settings()
@@ -165,7 +165,7 @@ fn limits_refuse_what_is_beyond_them_only() {
 }
 
 #[test]
-fn a_closed_queue_refuses_and_still_gives_what_waits() {
+fn a_closed_queue_refuses_new_requests_and_delivers_waiting_ones() {
     let queue = Queue::new(&settings(), log(&settings()));
     push(&queue, "before");
     queue.close();
@@ -180,7 +180,7 @@ fn a_closed_queue_refuses_and_still_gives_what_waits() {
 /// Everything that the tasks of one runtime ask in one turn reaches the owner together and in
 /// order, and each answer reaches the task that asked.
 #[tokio::test]
-async fn a_turn_of_a_runtime_is_one_batch() {
+async fn requests_of_one_runtime_turn_form_one_batch() {
     let queue = Arc::new(Queue::new(
         &Settings {
             queue_operations_max: 100,
@@ -223,7 +223,7 @@ async fn a_turn_of_a_runtime_is_one_batch() {
 
 /// Answers wake a thread that rests before it waits for events.
 #[test]
-fn answers_end_a_rest() {
+fn answers_unpark_a_resting_runtime_thread() {
     let resting = Arc::new(AtomicBool::new(false));
     let rests = resting.clone();
     let runtime = runtime::Builder::new_current_thread()
@@ -258,7 +258,7 @@ fn answers_end_a_rest() {
 /// An owner that lets requests accumulate is unparked when there are enough of them, and not
 /// before.
 #[test]
-fn enough_requests_end_gathering() {
+fn the_owner_is_unparked_once_enough_requests_wait() {
     let queue = Arc::new(Queue::new(
         &Settings {
             queue_operations_max: 2 * ENOUGH,

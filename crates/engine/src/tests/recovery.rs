@@ -36,7 +36,7 @@ pub(super) async fn lookup(client: &Client, number: usize) -> Option<Widget> {
 pub(super) const SEGMENT_1: &str = "journal-0000000000000001";
 
 #[tokio::test]
-async fn what_was_answered_survives_a_power_cut_across_segments() {
+async fn answered_operations_survive_a_power_cut_across_segments() {
     let disk = TestDisk::default();
     let engine = open(&disk).expect("a new store");
     let client = engine.client();
@@ -57,7 +57,7 @@ async fn what_was_answered_survives_a_power_cut_across_segments() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_lets_older_files_go() {
+async fn older_files_are_removed_after_a_checkpoint() {
     const CHECKPOINT: &str = "checkpoint-0000000000000259";
     let disk = TestDisk::default();
     let engine = open(&disk).expect("a new store");
@@ -103,7 +103,7 @@ async fn a_checkpoint_lets_older_files_go() {
 }
 
 #[tokio::test]
-async fn the_metrics_tell_what_happened() {
+async fn metrics_report_operations_checkpoints_and_read_only_state() {
     let disk = TestDisk::default();
     let engine = open(&disk).expect("a new store");
     let registry = prometheus::Registry::new();
@@ -155,7 +155,7 @@ async fn the_metrics_tell_what_happened() {
 }
 
 #[tokio::test]
-async fn a_torn_tail_is_cut_and_written_over() {
+async fn a_torn_journal_tail_is_truncated_and_overwritten() {
     let disk = TestDisk::default();
     let engine = open(&disk).expect("a new store");
     for number in 0..3 {
@@ -196,7 +196,7 @@ fn last_groups(segment: &[u8]) -> (usize, usize) {
 }
 
 #[tokio::test]
-async fn damage_of_the_last_answered_group_is_told_from_a_torn_end_by_the_seal_after_it() {
+async fn a_seal_distinguishes_damage_of_the_last_group_from_a_torn_tail() {
     let disk = TestDisk::default();
     let engine = open(&disk).expect("a new store");
     for number in 0..3 {
@@ -243,7 +243,7 @@ pub(super) async fn store_with_everything() -> TestDisk {
 }
 
 #[tokio::test]
-async fn damage_stops_the_start_and_is_named() {
+async fn a_start_fails_and_names_the_damaged_file() {
     let disk = store_with_everything().await;
     let checkpoint = "checkpoint-000000000000000b";
     drop(open(&disk).expect("undamaged"));
@@ -271,7 +271,7 @@ async fn damage_stops_the_start_and_is_named() {
 }
 
 #[tokio::test]
-async fn a_change_that_is_missing_at_the_end_of_a_segment_is_named_there() {
+async fn a_gap_before_the_next_segment_is_reported_where_it_begins() {
     let disk = TestDisk::default();
     let settings = Settings {
         checkpoint_journal_bytes: 1 << 20,
@@ -293,7 +293,7 @@ async fn a_change_that_is_missing_at_the_end_of_a_segment_is_named_there() {
             && error.ends_with(" follows in journal-0000000000000002"),
         "{error}"
     );
-    // Also if nothing readable is left in the segment before.
+    // If the next segment has lost all its groups instead, the gap begins there.
     disk.damage("journal-0000000000000002", |segment| {
         segment[4096..].fill(0);
     });
@@ -309,7 +309,7 @@ async fn a_change_that_is_missing_at_the_end_of_a_segment_is_named_there() {
 }
 
 #[tokio::test]
-async fn a_journal_shorter_than_its_checkpoint_stops_the_start() {
+async fn a_start_fails_if_the_journal_ends_before_its_checkpoint() {
     let disk = store_with_everything().await;
     // As if the disk had lost the groups that were synced before the checkpoint was.
     disk.damage(SEGMENT_1, |segment| segment[4096 + 64..].fill(0));
@@ -321,7 +321,7 @@ async fn a_journal_shorter_than_its_checkpoint_stops_the_start() {
 }
 
 #[tokio::test]
-async fn another_version_is_named() {
+async fn a_checkpoint_of_an_unknown_format_version_is_reported() {
     let disk = store_with_everything().await;
     disk.damage("checkpoint-000000000000000b", |file| {
         file[8] = 9;
@@ -335,7 +335,7 @@ async fn another_version_is_named() {
 }
 
 #[tokio::test]
-async fn a_failed_sync_ends_writing_and_its_fate_is_unknown() {
+async fn a_failed_sync_leaves_its_fate_unknown_and_the_store_read_only() {
     let disk = TestDisk::default();
     let engine = open(&disk).expect("a new store");
     let client = engine.client();
@@ -370,7 +370,7 @@ async fn a_failed_sync_ends_writing_and_its_fate_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_writes_until_there_is_space() {
+async fn operations_are_refused_while_the_disk_is_full() {
     let disk = TestDisk::default();
     let engine = open(&disk).expect("a new store");
     let client = engine.client();
@@ -429,9 +429,9 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
     }
 }
 
-/// No operation needs to be refused first: readiness reports what an operation would be answered.
+/// Readiness reports how an operation would be answered, even if none has been refused yet.
 #[tokio::test]
-async fn a_start_that_finds_no_space_is_not_ready() {
+async fn a_store_started_on_a_full_disk_is_ready_only_if_it_can_write() {
     let disk = TestDisk::default();
     let engine = open(&disk).expect("a new store");
     let client = engine.client();
@@ -465,7 +465,7 @@ async fn a_start_that_finds_no_space_is_not_ready() {
 
 /// The configured segment size has room, but the file of the segment is shorter and cannot grow.
 #[tokio::test]
-async fn a_write_that_finds_no_space_ends_readiness_until_there_is_some() {
+async fn a_write_without_disk_space_ends_readiness_until_space_is_free() {
     let disk = TestDisk::default();
     let engine = open(&disk).expect("a new store");
     engine.client().submit(add(0)).await.expect("added");

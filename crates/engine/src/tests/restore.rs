@@ -1,5 +1,5 @@
-//! Building a directory from a copy: it equals the copied store, and a crash at any step leaves
-//! nothing that a start could take for a store.
+//! Building a directory from a copy: it equals the copied store, and after a crash at any step the
+//! restore is either complete or can begin anew.
 
 use super::{
     disk::{Chance, Faults, Kept, TestDisk},
@@ -51,7 +51,7 @@ fn restore(disk: &TestDisk, original: &Original) -> Result<Restored, OpenError> 
 }
 
 #[test]
-fn what_is_restored_is_what_was_copied_in_a_new_epoch() {
+fn a_restored_store_equals_the_original_in_a_new_epoch() {
     let original = original();
     let disk = TestDisk::default();
     let restored = restore(&disk, &original).expect("restored");
@@ -64,7 +64,7 @@ fn what_is_restored_is_what_was_copied_in_a_new_epoch() {
 }
 
 #[test]
-fn a_group_that_does_not_follow_is_refused() {
+fn a_restore_refuses_a_group_that_does_not_continue_the_journal() {
     let original = original();
     let store = original.store.clone();
     let mut restoration =
@@ -84,7 +84,7 @@ fn a_group_that_does_not_follow_is_refused() {
 }
 
 #[test]
-fn a_crash_at_every_step_of_a_restore_leaves_nothing_to_serve_and_it_begins_anew() {
+fn a_crash_at_any_step_of_a_restore_leaves_it_complete_or_repeatable() {
     let original = original();
     let whole = TestDisk::default();
     restore(&whole, &original).expect("restored");

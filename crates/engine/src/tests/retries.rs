@@ -41,7 +41,7 @@ fn again(first: &Answer) -> Answer {
 }
 
 #[test]
-fn the_same_key_gets_the_first_outcome_again_and_another_request_is_refused() {
+fn a_retry_gets_the_first_outcome_and_a_reused_key_is_refused() {
     let disk = TestDisk::default();
     let mut rig = Rig::open(&disk).expect("a new store");
     let associate = Pair::new(serial_number(1), serial_number(2), Port::P);
@@ -83,7 +83,7 @@ fn the_same_key_gets_the_first_outcome_again_and_another_request_is_refused() {
 }
 
 #[test]
-fn one_batch_may_have_a_key_twice() {
+fn a_key_used_twice_in_one_batch_is_applied_once() {
     let disk = TestDisk::default();
     let mut rig = Rig::open(&disk).expect("a new store");
     let attempt = keyed(add(1), None, "a");
@@ -111,7 +111,7 @@ fn one_batch_may_have_a_key_twice() {
 }
 
 #[test]
-fn checkpoints_carry_the_keys() {
+fn idempotency_keys_survive_a_checkpoint_and_a_restart() {
     let disk = TestDisk::default();
     let mut rig = Rig::open(&disk).expect("a new store");
     let mut chance = Chance(5);

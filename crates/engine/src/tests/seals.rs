@@ -140,7 +140,7 @@ impl Parted {
 }
 
 #[test]
-fn a_seal_that_the_promoted_store_lacks_is_taken_back_and_its_history_followed() {
+fn a_former_primary_cuts_a_seal_the_promoted_store_lacks_and_follows_it() {
     let parted = parted(8);
     let mut rig = open(&parted.disk);
     assert_eq!(rig.log().newest().sequence, parted.before.next_sequence);
@@ -167,7 +167,7 @@ fn a_seal_that_the_promoted_store_lacks_is_taken_back_and_its_history_followed()
 }
 
 #[test]
-fn after_a_crash_at_every_step_the_seal_is_there_or_it_is_not_and_nothing_else_is_missing() {
+fn a_crash_while_cutting_a_seal_loses_at_most_that_seal() {
     let template = parted(8);
     let begun = parted(8).disk.steps();
     let whole = parted(8);
@@ -205,7 +205,7 @@ fn after_a_crash_at_every_step_the_seal_is_there_or_it_is_not_and_nothing_else_i
 }
 
 #[test]
-fn several_seals_are_taken_back_one_after_the_other() {
+fn several_trailing_seals_are_cut_despite_a_crash_at_any_step() {
     let parted = parted(8);
     // A restart that becomes a primary again writes another seal.
     set_role(&parted.disk, Role::Primary, None);
@@ -249,7 +249,7 @@ fn several_seals_are_taken_back_one_after_the_other() {
 }
 
 #[test]
-fn nothing_but_seals_at_the_end_is_taken_back() {
+fn only_trailing_seals_of_a_standby_can_be_cut() {
     let parted = parted(8);
     let mut rig = open(&parted.disk);
     let wrong = |rig: &mut Rig, before: JournalEnd| {
@@ -301,7 +301,7 @@ fn last_segment(disk: &TestDisk) -> Vec<u8> {
 
 /// The seal may be the only group of a segment.
 #[test]
-fn a_seal_at_the_beginning_of_a_segment_is_taken_back() {
+fn a_seal_that_is_the_only_group_of_a_segment_is_cut() {
     let mut first = 0;
     for batches in 1..60 {
         let parted = parted(batches);
@@ -321,7 +321,7 @@ fn a_seal_at_the_beginning_of_a_segment_is_taken_back() {
 /// Nothing depends on a seal, not even a checkpoint that was written after it or while it was being
 /// removed.
 #[test]
-fn a_checkpoint_does_not_need_the_seals_at_the_end() {
+fn checkpoints_remain_valid_after_trailing_seals_are_cut() {
     for (kind, batches) in (0..3).flat_map(|kind| (1..12).map(move |batches| (kind, batches))) {
         let parted = parted(batches);
         let story = format!("{batches} batches, {kind}");

@@ -316,8 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_primary_that_a_standby_names_is_made_ready_once_and_never_without_the_tls_that_was_asked_for()
-     {
+    fn primaries_named_by_a_standby_are_cached_and_never_downgrade_tls() {
         let plain = target("http://standby:1");
         let primary = plain.primary("http://primary:2/api/").unwrap();
         assert_eq!(
@@ -340,7 +339,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_address_of_a_name_is_used_and_one_that_is_down_is_passed_over() {
+    async fn every_address_of_a_host_is_used_and_unreachable_ones_are_skipped() {
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for _ in 0..3 {

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_is_what_is_checked() {
+    fn objectives_are_checked_against_the_reported_figures() {
         let holds = |text: &str| text.parse::<Objective>().unwrap().holds(&stretch());
         assert!(holds("p99<10ms") && !holds("p99 > 10ms") && !holds("p99<9ms"));
         assert!(!holds("p99.9<10ms") && holds("p99.9<1s"));

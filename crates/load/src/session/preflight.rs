@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_is_of_its_part_and_from_all_over_it() {
+    fn a_dataset_sample_spans_its_whole_part_and_nothing_else() {
         for (widgets, part, parts) in [(1, 0, 1), (100, 1, 2), (1500, 1, 2), (1 << 31, 3, 4)] {
             let dataset = Dataset {
                 widgets,

@@ -50,7 +50,7 @@ fn refused(text: &str, cause: &str) {
 }
 
 #[test]
-fn a_dataset_survives_the_file() {
+fn a_generated_dataset_is_read_back_unchanged_from_its_file() {
     let dataset = Dataset {
         widgets: 5000,
         seed: 3,
@@ -77,7 +77,7 @@ fn a_dataset_survives_the_file() {
 }
 
 #[test]
-fn lines_are_in_the_form_that_a_lookup_answers() {
+fn exported_lines_have_the_format_of_a_lookup_response() {
     let text = |text: &str| SerialNumber::new("", text).unwrap();
     let widget = Widget {
         serial_number: text("a\"b"),
@@ -103,7 +103,7 @@ fn lines_are_in_the_form_that_a_lookup_answers() {
 }
 
 #[test]
-fn slots_keep_their_places() {
+fn imported_slots_keep_their_order() {
     let text = r#"
         {"serial_number":"A","name":"","slots":[{"port":"Q","peer":null},{"port":"Q","peer":"B"}]}
 
@@ -120,7 +120,7 @@ fn slots_keep_their_places() {
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_line() {
+fn import_errors_name_the_line() {
     let a = r#"{"serial_number":"A","name":"","slots":[{"port":"P","peer":"B"}]}"#;
     refused(
         &format!("{a}\n{a}"),

@@ -114,7 +114,7 @@ mod tests {
     use super::super::format::parse;
 
     #[test]
-    fn what_is_wrong_is_told_by_its_member() {
+    fn parse_errors_name_the_json_member() {
         for (line, words) in [
             (
                 r#"{"serial_number":"A","name":"","slots":[3]}"#,

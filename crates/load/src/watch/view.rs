@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_cut_off_at_any_usual_size() {
+    fn no_text_of_the_live_view_is_cut_off_at_usual_terminal_sizes() {
         for (columns, rows) in [(80, 24), (110, 34), (140, 40)] {
             let text = screen(columns, rows).join("\n");
             for part in [

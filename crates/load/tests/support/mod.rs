@@ -1,4 +1,4 @@
-//! A real server on a store in memory that can be made to lie.
+//! A real server on a store in memory that can be made to answer falsely.
 
 #![expect(
     clippy::unwrap_used,
@@ -45,7 +45,7 @@ pub enum Lie {
     None,
     /// Acknowledges, and does nothing.
     Drop(u64),
-    /// After this many writes, forgets once the thousand before: a restart that lost a tail.
+    /// After this many writes, forgets the last thousand once, as a restart that lost them would.
     Restart(u64),
     /// Lets only the first of two widgets know of their association.
     Asymmetric(u64),
@@ -185,7 +185,7 @@ impl Ask<Attempt> for Double {
     async fn ask(&self, Attempt { command, .. }: Attempt) -> Result<Applied, Rejection> {
         let silent = {
             let mut memory = self.memory();
-            // An operation that is refused anyway gives no occasion to lie, and does not count.
+            // An operation that is refused anyway is not counted, because no lie is possible.
             let number = self.writes.load(Ordering::Relaxed) + 1;
             let is_due = |every: u64| number.is_multiple_of(every);
             let only_pretends = match self.lie {

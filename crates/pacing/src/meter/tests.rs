@@ -1,4 +1,4 @@
-//! The meter against files as Linux has them.
+//! The meter, with files as Linux has them.
 
 use super::*;
 use tempfile::TempDir;
@@ -77,7 +77,7 @@ fn the_quota_of_a_container_is_read() {
 }
 
 #[test]
-fn the_quota_of_a_service_or_of_what_is_above_it_is_read() {
+fn a_quota_set_on_a_parent_cgroup_is_read() {
     let groups = [
         ("system.slice/cpu.max", "40000 100000\n"),
         ("system.slice/cpu.stat", STAT_TWO),
@@ -88,7 +88,7 @@ fn the_quota_of_a_service_or_of_what_is_above_it_is_read() {
 }
 
 #[test]
-fn the_older_hierarchy_is_read() {
+fn quotas_of_cgroup_version_1_are_read() {
     let groups = [
         ("cpu/jobs/one/cpu.cfs_quota_us", "40000\n"),
         ("cpu/jobs/one/cpu.cfs_period_us", "100000\n"),
@@ -106,7 +106,7 @@ fn the_older_hierarchy_is_read() {
 
 /// The counters of any machine that runs this test can be read.
 #[test]
-fn this_machine_is_read() {
+fn the_counters_of_this_machine_can_be_read() {
     let reading = SystemMeter::default().read().expect("Linux");
     assert!(reading.processors > 0);
 }

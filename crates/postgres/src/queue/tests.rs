@@ -238,7 +238,7 @@ impl Rig {
 
 proptest! {
     #[test]
-    fn batches_name_no_widget_twice_keep_each_widget_in_order_and_leave_nothing_behind(
+    fn batches_name_each_widget_once_keep_its_order_and_starve_no_operation(
         events in vec(event(), 1..200)
     ) {
         let mut rig = Rig::new();
@@ -284,7 +284,7 @@ fn push(queue: &Queue, clock: &ManualClock, command: Command) -> Answer {
 }
 
 #[test]
-fn a_closed_queue_gives_out_what_waits_and_takes_nothing_more() {
+fn a_closed_queue_delivers_waiting_operations_and_refuses_new_ones() {
     let mut rig = Rig::new();
     rig.push(add_widget(&serial_number("A"), "", "P"));
     rig.queue.close();
@@ -315,7 +315,7 @@ impl Wake for Wakes {
 /// A waiting connection is woken by whatever lets it start: by any operation while few are in
 /// flight or no connection is gathering operations, and otherwise once there are enough operations.
 #[test]
-fn a_waiting_connection_is_woken_when_it_could_start() {
+fn a_waiting_connection_is_woken_when_it_can_start_a_batch() {
     const MOST: usize = 12;
     let settings = Settings {
         batch_operations_max: MOST,
@@ -379,7 +379,7 @@ fn a_waiting_connection_is_woken_when_it_could_start() {
 
 /// A connection that gives up waiting is no longer counted as gathering.
 #[test]
-fn a_connection_that_stops_gathering_is_not_counted_on() {
+fn a_connection_that_stops_waiting_no_longer_counts_as_gathering() {
     let queue = Queue::new(&Settings::default(), feed());
     let clock = ManualClock::default();
     let mut context = Context::from_waker(Waker::noop());

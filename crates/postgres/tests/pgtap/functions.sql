@@ -9,78 +9,81 @@ SELECT lives_ok($$SELECT widgets.add_widget('A', 'one', '{P,Q,Q}')$$, 'a widget 
 SELECT lives_ok($$SELECT widgets.add_widget('B', '', '{P,Q}')$$, 'a name may be empty');
 SELECT lives_ok($$SELECT widgets.add_widget('C', 'one', '{}')$$, 'a widget may have no slots');
 SELECT throws_ok($$SELECT widgets.add_widget('A', 'two', '{}')$$, '23505',
-    'duplicate key value violates unique constraint "widgets_serial_number_key"', 'taken');
+    'duplicate key value violates unique constraint "widgets_serial_number_key"', 'a taken serial number is refused');
 SELECT throws_ok($$SELECT widgets.add_widget(NULL, 'x', '{}')$$, '23502',
-    'null value in argument "widget_sn" violates not-null constraint', 'no serial number');
+    'null value in argument "widget_sn" violates not-null constraint', 'a serial number must not be null');
 SELECT throws_ok($$SELECT widgets.add_widget('X', NULL, '{}')$$, '23502',
-    'null value in argument "widget_name" violates not-null constraint', 'no name');
+    'null value in argument "widget_name" violates not-null constraint', 'a name must not be null');
 SELECT throws_ok($$SELECT widgets.add_widget('X', 'x', NULL)$$, '23502',
-    'null value in argument "slots" violates not-null constraint', 'no slots');
+    'null value in argument "slots" violates not-null constraint', 'slots must not be null');
 SELECT throws_ok($$SELECT widgets.add_widget('X', 'x', '{P,NULL}')$$, '23502',
-    'null value in argument "slots" violates not-null constraint', 'a slot that is null');
+    'null value in argument "slots" violates not-null constraint', 'no slot may be null');
 SELECT throws_ok($$SELECT widgets.add_widget('X', 'x', '{P,z,NULL}')$$, '22P02',
-    'invalid input value for enum widgets.port_type: "z"', 'the first wrong slot is named');
+    'invalid input value for enum widgets.port_type: "z"', 'the error names the first invalid port type');
 SELECT throws_ok($$SELECT widgets.add_widget('X', 'x', '{{P},{Q}}')$$, '22P02',
-    'argument "slots" must be an array of port types', 'slots of two dimensions');
+    'argument "slots" must be an array of port types', 'slots must be an array of one dimension');
 SELECT throws_ok($$SELECT widgets.add_widget('', 'x', '{P,Q,R,P}')$$, 'WG006',
-    'a widget has at most 3 slots, 4 were given', 'too many slots, before the limits of texts');
+    'a widget has at most 3 slots, 4 were given', 'the number of slots is checked before the lengths of texts');
 SELECT throws_ok($$SELECT widgets.add_widget('', repeat('x', 1025), '{}')$$, 'WG007',
-    'widget_sn must be at least 1 byte long, 0 were given', 'an empty serial number');
+    'widget_sn must be at least 1 byte long, 0 were given', 'a serial number must not be empty');
 SELECT throws_ok($$SELECT widgets.add_widget(repeat('é', 128), 'x', '{}')$$, 'WG007',
-    'widget_sn must be at most 255 bytes long, 256 were given', 'a long serial number, in bytes');
+    'widget_sn must be at most 255 bytes long, 256 were given', 'a serial number is limited in bytes');
 SELECT throws_ok($$SELECT widgets.add_widget('A', repeat('x', 1025), '{}')$$, 'WG007',
-    'widget_name must be at most 1024 bytes long, 1025 were given', 'a long name');
+    'widget_name must be at most 1024 bytes long, 1025 were given', 'a name is limited in bytes');
 SELECT lives_ok($$SELECT widgets.add_widget(repeat('x', 255), repeat('x', 1024), '{}')$$,
-    'limits are inclusive');
-SELECT lives_ok($$SELECT widgets.add_widget('a', 'one', '{P}')$$, 'case matters');
+    'the limits are inclusive');
+SELECT lives_ok($$SELECT widgets.add_widget('a', 'one', '{P}')$$, 'serial numbers are case-sensitive');
 
 SELECT throws_ok($$SELECT widgets.associate_widgets('A', NULL, 'P')$$, '23502',
-    'null value in argument "widget2_sn" violates not-null constraint', 'a widget that is null');
+    'null value in argument "widget2_sn" violates not-null constraint', 'a serial number of a pair must not be null');
 SELECT throws_ok($$SELECT widgets.associate_widgets('A', 'B', NULL)$$, '23502',
-    'null value in argument "port" violates not-null constraint', 'a port that is null');
+    'null value in argument "port" violates not-null constraint', 'a port must not be null');
 SELECT throws_ok($$SELECT widgets.associate_widgets('', '', 'P')$$, 'WG007',
-    'widget1_sn must be at least 1 byte long, 0 were given', 'limits come before the rest');
+    'widget1_sn must be at least 1 byte long, 0 were given', 'the lengths of serial numbers are checked first');
 SELECT throws_ok($$SELECT widgets.associate_widgets('X', 'X', 'P')$$, 'WG005',
-    'Widget with serial number X cannot be associated with itself', 'with itself, before missing');
+    'Widget with serial number X cannot be associated with itself',
+    'an association with itself is refused before a lookup');
 SELECT throws_ok($$SELECT widgets.associate_widgets('X', 'Y', 'P')$$, 'WG001',
-    'Widget with serial number X does not exist', 'the first is missing');
+    'Widget with serial number X does not exist', 'a missing first widget is reported');
 SELECT throws_ok($$SELECT widgets.associate_widgets('C', 'Y', 'P')$$, 'WG001',
-    'Widget with serial number Y does not exist', 'the second is missing, before no free slot');
+    'Widget with serial number Y does not exist', 'a missing second widget is reported before a missing free slot');
 SELECT throws_ok($$SELECT widgets.associate_widgets('A', 'B', 'R')$$, 'WG002',
-    'Widget with serial number A has no free slot of port R', 'no such slot on either');
+    'Widget with serial number A has no free slot of port R',
+    'if neither widget has a free slot, the first is reported');
 SELECT throws_ok($$SELECT widgets.associate_widgets('A', 'C', 'P')$$, 'WG002',
-    'Widget with serial number C has no free slot of port P', 'no such slot on the second');
-SELECT lives_ok($$SELECT widgets.associate_widgets('A', 'B', 'Q')$$, 'two are associated');
+    'Widget with serial number C has no free slot of port P', 'a second widget without a free slot is reported');
+SELECT lives_ok($$SELECT widgets.associate_widgets('A', 'B', 'Q')$$, 'two widgets are associated');
 SELECT results_eq(
     $$SELECT serial_number, name, slots::text FROM widgets.lookup_widget('A')$$,
     $$VALUES ('A'::text, 'one'::text, '[{"port" : "P", "peer" : null}, '
         '{"port" : "Q", "peer" : "B"}, {"port" : "Q", "peer" : null}]')$$,
-    'by the lowest free slot, and the lookup shows it');
+    'the association uses the first free slot, and a lookup shows it');
 SELECT throws_ok($$SELECT widgets.associate_widgets('B', 'A', 'Q')$$, 'WG003',
     'Widgets with serial numbers B and A are already associated on port Q',
-    'associated already, before no free slot');
-SELECT lives_ok($$SELECT widgets.associate_widgets('B', 'A', 'P')$$, 'but once for each port');
+    'an existing association is reported before a missing free slot');
+SELECT lives_ok($$SELECT widgets.associate_widgets('B', 'A', 'P')$$,
+    'two widgets may be associated once for each port');
 SELECT throws_ok($$SELECT widgets.associate_widgets('a', 'B', 'P')$$, 'WG002',
     'Widget with serial number B has no free slot of port P', 'a slot in use is not free');
 
 SELECT throws_ok($$SELECT widgets.remove_association('X', 'Y', 'P')$$, 'WG001',
-    'Widget with serial number X does not exist', 'the first is missing');
+    'Widget with serial number X does not exist', 'removing an association reports a missing first widget');
 SELECT throws_ok($$SELECT widgets.remove_association('A', 'C', 'P')$$, 'WG004',
-    'Widgets with serial numbers A and C are not associated on port P', 'not associated');
-SELECT lives_ok($$SELECT widgets.remove_association('A', 'B', 'P')$$, 'two are parted');
+    'Widgets with serial numbers A and C are not associated on port P', 'removing a missing association is refused');
+SELECT lives_ok($$SELECT widgets.remove_association('A', 'B', 'P')$$, 'an association is removed');
 SELECT throws_ok($$SELECT widgets.remove_association('A', 'B', 'P')$$, 'WG004',
-    'Widgets with serial numbers A and B are not associated on port P', 'they are parted now');
+    'Widgets with serial numbers A and B are not associated on port P', 'an association cannot be removed twice');
 
 SELECT throws_ok($$SELECT widgets.remove_widget(NULL)$$, '23502',
-    'null value in argument "widget_sn" violates not-null constraint', 'no serial number');
+    'null value in argument "widget_sn" violates not-null constraint', 'removing a widget needs a serial number');
 SELECT throws_ok($$SELECT widgets.remove_widget('')$$, 'WG007',
-    'widget_sn must be at least 1 byte long, 0 were given', 'an empty serial number');
+    'widget_sn must be at least 1 byte long, 0 were given', 'removing a widget refuses an empty serial number');
 SELECT throws_ok($$SELECT widgets.remove_widget('X')$$, 'WG001',
-    'Widget with serial number X does not exist', 'a widget that is not there');
+    'Widget with serial number X does not exist', 'removing a missing widget is refused');
 SELECT lives_ok($$SELECT widgets.remove_widget('A')$$, 'a widget is removed');
 SELECT results_eq($$SELECT slots::text FROM widgets.lookup_widget('B')$$,
     $$VALUES ('[{"port" : "P", "peer" : null}, {"port" : "Q", "peer" : null}]')$$,
-    'its peers are free');
+    'the slots of its peers are free again');
 
 -- What PostgREST sends for POST /rpc/associate_widgets if the schema is exposed.
 SELECT lives_ok($$
@@ -91,9 +94,9 @@ SELECT lives_ok($$
     SELECT pgrst_call.* FROM pgrst_args, LATERAL widgets.associate_widgets(
         widget1_sn := pgrst_args.widget1_sn, widget2_sn := pgrst_args.widget2_sn,
         port := pgrst_args.port) pgrst_call$$,
-    'PostgREST can call it with named arguments');
+    'PostgREST can call a function with named arguments');
 SELECT throws_ok($$
     SELECT * FROM json_to_record('{"port":"p"}') AS _ (port widgets.port_type)$$, '22P02',
-    'invalid input value for enum widgets.port_type: "p"', 'a port type in lower case');
+    'invalid input value for enum widgets.port_type: "p"', 'a port type in lower case is invalid');
 SELECT * FROM finish();
 ROLLBACK;

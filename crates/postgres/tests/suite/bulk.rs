@@ -1,5 +1,5 @@
-//! A whole database at once: what is filled in is served and can be read back; half of it never
-//! remains.
+//! Filling a database with widgets and reading all of them back. A fill that is incomplete or
+//! refused stores nothing.
 
 use crate::{TIMEOUT, migrated, open};
 use tokio::sync::mpsc;
@@ -69,7 +69,7 @@ pub(crate) async fn all(target: &Target) -> Vec<Widget> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_filled_in_is_served_and_read_back() {
+async fn filled_widgets_are_served_and_read_back() {
     let (server, url) = migrated().await;
     let owner = Target::parse(&server.url("registry", "postgres")).expect("a URL");
     let keys =
@@ -79,13 +79,13 @@ async fn what_is_filled_in_is_served_and_read_back() {
         FROM pg_trigger WHERE NOT tgisinternal";
     let before = [keys, triggers].map(|sql| server.psql("registry", sql));
     let widgets = widgets();
-    // Without an end, nothing is kept.
+    // Without the part that marks the end, nothing is stored.
     send(&owner, &widgets, false).await.expect("left");
     assert_eq!(all(&owner).await, []);
     send(&owner, &widgets, true).await.expect("filled");
     assert_eq!(all(&owner).await, widgets);
     let after = [keys, triggers].map(|sql| server.psql("registry", sql));
-    assert_eq!(before, after, "keys and triggers are as they were");
+    assert_eq!(before, after, "constraints and triggers are unchanged");
     let postgres = open(&url, Settings::default());
     let found = postgres
         .client()
@@ -101,9 +101,10 @@ async fn what_is_filled_in_is_served_and_read_back() {
     );
 }
 
-/// Both halves of these are there, but they are not valid associations.
+/// Both halves of each association are there, but the association is invalid: a widget with itself,
+/// or two widgets twice on one port.
 #[tokio::test(flavor = "multi_thread")]
-async fn associations_that_cannot_be_leave_nothing() {
+async fn a_fill_with_invalid_associations_is_refused_and_stores_nothing() {
     let (server, _) = migrated().await;
     let owner = Target::parse(&server.url("registry", "postgres")).expect("a URL");
     let all_widgets = widgets();
@@ -129,7 +130,7 @@ async fn associations_that_cannot_be_leave_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_an_association_leaves_nothing() {
+async fn a_fill_with_half_an_association_is_refused_and_stores_nothing() {
     let (server, _) = migrated().await;
     let owner = Target::parse(&server.url("registry", "postgres")).expect("a URL");
     let widgets = widgets();

@@ -1,4 +1,4 @@
-//! The feed: what orders it, that nobody misses a change, and what is kept.
+//! The feed of changes: its order, its completeness, and which changes are kept.
 
 use crate::{
     TIMEOUT, faults::add, functions::web_anon, locks::holder, migrated, open, server::Server,
@@ -49,7 +49,7 @@ async fn turn(server: &Server, on: bool) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_off_until_it_is_turned_on_and_begins_anew_each_time() {
+async fn the_feed_is_off_by_default_and_restarts_when_turned_on_again() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let (client, feed) = (store.client(), feed(&store));
@@ -85,10 +85,10 @@ async fn it_is_off_until_it_is_turned_on_and_begins_anew_each_time() {
     assert_eq!(told(&events), ["+D"]);
 }
 
-/// A transaction that works first and commits last is reported last, one that is rolled back is not
-/// reported, and an open one holds up nobody.
+/// A transaction that writes first and commits last is reported last. One that is rolled back is
+/// not reported. An open transaction delays no other.
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_of_psql_are_told_in_the_order_of_commits() {
+async fn changes_made_in_psql_are_reported_in_commit_order() {
     let (server, url) = migrated().await;
     turn_on_changes(&server).await;
     let store = open(&url, Settings::default());
@@ -121,9 +121,10 @@ async fn changes_of_psql_are_told_in_the_order_of_commits() {
     assert_eq!(told(&events), ["+E", "C=D", "-A"]);
 }
 
-/// This also holds for a transaction whose snapshot is older than what others have committed since.
+/// A transaction gets an unused change number even if others have committed changes since its
+/// snapshot was taken.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_snapshot_takes_no_number_twice() {
+async fn a_transaction_with_an_old_snapshot_reuses_no_change_number() {
     let (server, url) = migrated().await;
     turn_on_changes(&server).await;
     let store = open(&url, Settings::default());
@@ -149,10 +150,10 @@ async fn an_old_snapshot_takes_no_number_twice() {
     );
 }
 
-/// The author is the token's subject, as the service and PostgREST pass it on, and nobody if there
-/// is no token.
+/// The author of a change is the token's subject, as the service and PostgREST pass it on. Without
+/// a subject, the change has no author.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_says_who_did_it() {
+async fn changes_report_the_subject_of_the_token_as_author() {
     let (server, url) = migrated().await;
     turn_on_changes(&server).await;
     let store = open(&url, Settings::default());
@@ -181,9 +182,9 @@ async fn it_says_who_did_it() {
     assert_eq!(by, [Some("ann"), Some("bob"), None, None, None]);
 }
 
-/// Sessions commit at any time, two services send batches, and somebody reads all the time.
+/// Sessions commit at any time and two services send batches, while a reader follows the feed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nobody_misses_a_change_whoever_commits_meanwhile() {
+async fn a_reader_misses_no_change_during_concurrent_commits() {
     const SESSIONS: usize = 4;
     const EACH: usize = 40;
     let (server, url) = migrated().await;
@@ -230,13 +231,13 @@ async fn nobody_misses_a_change_whoever_commits_meanwhile() {
         writer.expect("a writer without a fault");
     }
     let seen: BTreeSet<String> = told(&events).into_iter().collect();
-    assert_eq!(seen.len(), all, "each of them once");
+    assert_eq!(seen.len(), all, "each change is reported once");
     assert_eq!(read(&*feed, start).await.expect("changes"), events);
 }
 
 /// From the moment at which the feed is on, every accepted operation is reported.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn it_begins_beside_writers_without_a_gap() {
+async fn a_feed_turned_on_during_writes_has_no_gap() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let (client, feed) = (store.client(), feed(&store));
@@ -286,7 +287,7 @@ async fn it_begins_beside_writers_without_a_gap() {
 
 /// A server that was promoted may lack changes that its predecessor reported.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_life_does_not_go_on_from_what_was_lost() {
+async fn a_position_lost_in_a_promotion_is_refused() {
     let (server, url) = migrated().await;
     turn_on_changes(&server).await;
     let store = open(&url, Settings::default());
@@ -317,10 +318,10 @@ async fn a_new_life_does_not_go_on_from_what_was_lost() {
     assert_eq!(feed.reached(lost).await, Err(FeedError::Gone { oldest }));
 }
 
-/// Changes are removed by age and by size. A subscriber who is too late gets an error, not a
-/// history with a gap.
+/// The oldest changes are removed once all of them exceed the limit of their size. A subscriber who
+/// is too late gets an error, not a history with a gap.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_old_or_too_much_goes() {
+async fn excess_changes_are_removed_and_late_readers_get_an_error() {
     let (server, url) = migrated().await;
     turn_on_changes(&server).await;
     let store = open(&url, Settings::default());
@@ -390,7 +391,7 @@ async fn what_is_too_old_or_too_much_goes() {
 
 /// Nobody learns of a change that a crash could undo, whatever the session's settings.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_is_told_only_when_it_is_durable() {
+async fn a_commit_with_changes_is_flushed_despite_synchronous_commit_off() {
     let (server, _) = migrated().await;
     turn_on_changes(&server).await;
     let psql = session(&server, "postgres").await;
@@ -407,10 +408,10 @@ async fn a_change_is_told_only_when_it_is_durable() {
     assert!(flushed.get::<_, bool>(0), "the commit was not waited for");
 }
 
-/// A removal looks up which slots it frees before it writes. Whether changes are recorded must not
-/// change in between.
+/// A removal looks up which slots it frees before it writes. The feed must not be turned on in
+/// between.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_turns_it_on_waits_for_removals_under_way() {
+async fn turning_the_feed_on_waits_for_removals_in_progress() {
     let (server, url) = migrated().await;
     server.psql(
         "registry",

@@ -34,10 +34,10 @@ async fn the_postgresql_store_conforms() {
     assert_sound(&server);
 }
 
-/// Without a feed, which is the default. One operation per batch, so that no neighbour can help it
-/// or hide its faults.
+/// The feed is off, which is the default. Each batch has one operation, so that another operation
+/// in the batch cannot hide a fault.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn it_conforms_in_batches_of_one() {
+async fn the_store_conforms_without_a_feed_in_batches_of_one() {
     let (server, url) = migrated().await;
     let settings = Settings {
         batch_operations_max: 1,
@@ -50,7 +50,7 @@ async fn it_conforms_in_batches_of_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_have_their_shares_of_the_keys() {
+async fn each_caller_keeps_a_share_of_the_idempotency_keys() {
     let (server, url) = migrated().await;
     let settings = Settings::default();
     let stores = [open(&url, settings.clone()), open(&url, settings)];
@@ -87,7 +87,7 @@ async fn free_slots_are_estimated_by_port_type() {
 /// Several callers, each with its own widgets, send the same histories to both stores at once. Each
 /// caller must get byte for byte the same answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn both_stores_answer_the_same_history_alike() {
+async fn both_stores_give_the_same_answers_to_the_same_history() {
     let (server, url) = migrated().await;
     let postgres = open(&url, Settings::default());
     let directory = Directory::new();

@@ -37,7 +37,7 @@ fn assert_balanced(server: &Server) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_table_that_counts_as_distributed_conforms() {
+async fn a_simulated_distributed_table_conforms() {
     let (server, url) = made_up().await;
     let (stores, clients) = two_stores(&url);
     check_store(&clients, "").await;
@@ -81,16 +81,17 @@ pub(crate) async fn hammer(
 /// Several processes use the same few widgets: when their first attempts conflict, they fall back
 /// to locks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn whoever_names_the_same_widgets_leaves_them_whole() {
+async fn contended_widgets_keep_both_halves_of_associations() {
     let (server, url) = made_up().await;
     let names = few_serial_numbers("", 12);
     drop(hammer(&url, &Settings::default(), &names, 8, 200).await);
     assert_balanced(&server);
 }
 
-/// A widget that another transaction holds is skipped, but the others in the batch are not.
+/// Only the operations on widgets that another transaction has locked are skipped. The others in
+/// the batch are applied.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_hold_is_told_apart() {
+async fn distributed_batches_report_widgets_locked_by_others() {
     let (server, _) = made_up().await;
     server.psql(
         "registry",
@@ -127,9 +128,9 @@ async fn what_others_hold_is_told_apart() {
     assert_balanced(&server);
 }
 
-/// Single calls get the same answers as from a table in one place.
+/// Calls for one operation get the same answers as from a table that is not distributed.
 #[tokio::test(flavor = "multi_thread")]
-async fn single_calls_answer_alike() {
+async fn sql_calls_get_the_same_answers_from_a_simulated_distributed_table() {
     let ((here, _), (there, _)) = tokio::join!(made_up(), migrated());
     let clients = (web_anon(&here).await, web_anon(&there).await);
     let names = few_serial_numbers("n", 6);

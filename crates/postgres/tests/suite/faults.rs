@@ -1,4 +1,4 @@
-//! What callers are told while the database is unavailable, slow, crowded, or in conflict with one
+//! The answers to callers while the database is unavailable, slow or overloaded, or refuses one
 //! operation.
 
 use crate::{assert_sound, in_time, migrated, open, server::Server, turn_on_changes, until};
@@ -89,7 +89,7 @@ pub(crate) async fn until_ready(client: &Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_away_is_found_when_it_comes() {
+async fn the_store_connects_when_an_unreachable_database_comes_up() {
     let (mut server, url) = migrated().await;
     server.stop("fast");
     let store = open(&url, Settings::default());
@@ -134,7 +134,7 @@ async fn a_database_that_is_away_is_found_when_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_fate_of_what_a_crash_interrupts_is_unknown() {
+async fn an_operation_interrupted_by_a_crash_has_an_unknown_fate() {
     let (mut server, url) = migrated().await;
     make_slow(&server);
     let store = open(&url, Settings::default());
@@ -156,7 +156,7 @@ async fn the_fate_of_what_a_crash_interrupts_is_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_administrator_who_ends_a_statement_is_told_apart_from_a_crash() {
+async fn a_statement_ended_by_an_administrator_is_reported_as_not_applied() {
     let (server, url) = migrated().await;
     make_slow(&server);
     let store = open(&url, Settings::default());
@@ -180,7 +180,7 @@ async fn an_administrator_who_ends_a_statement_is_told_apart_from_a_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn waiting_has_its_limits() {
+async fn queued_operations_are_limited_in_number_and_waiting_time() {
     let (server, url) = migrated().await;
     make_slow(&server);
     let store = open(
@@ -229,7 +229,7 @@ async fn waiting_has_its_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_operation_that_the_database_cannot_take_harms_no_other() {
+async fn an_operation_that_the_database_refuses_does_not_fail_its_batch() {
     let (server, url) = migrated().await;
     server.psql(
         "registry",
@@ -267,7 +267,7 @@ async fn one_operation_that_the_database_cannot_take_harms_no_other() {
 
 /// A load balancer must not send operations to a service that applies none.
 #[tokio::test(flavor = "multi_thread")]
-async fn readiness_is_what_operations_get() {
+async fn readiness_reports_the_fault_that_operations_get() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
@@ -298,7 +298,7 @@ async fn readiness_is_what_operations_get() {
     assert_eq!(client.ready().await, Ok(()));
 }
 
-/// Settings with a statement timeout that no test would live to see.
+/// Returns settings with a statement timeout that is longer than any test.
 fn patient(connect_timeout_ms: u64) -> Settings {
     Settings {
         statement_timeout_ms: 10 * 60 * 1000,
@@ -307,10 +307,10 @@ fn patient(connect_timeout_ms: u64) -> Settings {
     }
 }
 
-/// The operating system of a stopped server accepts connections, but the server says nothing.
-/// `/ready` does not wait for the statement timeout, which no test would live to see.
+/// The operating system of a stopped server accepts connections, but the server does not answer.
+/// `/ready` does not wait for the statement timeout, which is longer than any test.
 #[tokio::test(flavor = "multi_thread")]
-async fn readiness_does_not_wait_for_a_server_that_fell_silent() {
+async fn readiness_does_not_wait_for_an_unresponsive_server() {
     let (server, url) = migrated().await;
     let store = open(&url, patient(1000));
     let client = store.client();
@@ -325,9 +325,9 @@ async fn readiness_does_not_wait_for_a_server_that_fell_silent() {
     assert_eq!(client.submit(add("A")).await, Ok(()));
 }
 
-/// An operation does not wait either. Its fate is unknown.
+/// An operation does not wait for the statement timeout either. Its fate is unknown.
 #[tokio::test(flavor = "multi_thread")]
-async fn operations_do_not_wait_for_a_server_that_fell_silent() {
+async fn operations_do_not_wait_for_an_unresponsive_server() {
     let (server, url) = migrated().await;
     let store = open(&url, patient(1000));
     let client = store.client();
@@ -349,9 +349,9 @@ async fn operations_do_not_wait_for_a_server_that_fell_silent() {
     assert_sound(&server);
 }
 
-/// A reader of the feed does not wait either.
+/// A reader of the feed does not wait for the statement timeout either.
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_do_not_wait_for_a_server_that_fell_silent() {
+async fn reading_the_feed_does_not_wait_for_an_unresponsive_server() {
     let (server, url) = migrated().await;
     turn_on_changes(&server).await;
     let store = open(&url, patient(1000));
@@ -364,9 +364,9 @@ async fn changes_do_not_wait_for_a_server_that_fell_silent() {
     assert!(unheard.contains("the database did not answer"), "{unheard}");
 }
 
-/// A server that answers new connections is only slow, and worth the wait.
+/// A server that answers new connections is only slow, so `/ready` waits for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn readiness_waits_for_a_server_that_is_slow() {
+async fn readiness_waits_for_a_slow_server() {
     let (server, url) = migrated().await;
     let store = open(&url, patient(60 * 1000));
     let client = store.client();

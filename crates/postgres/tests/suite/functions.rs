@@ -14,7 +14,7 @@ use widgets_registry::{Command, Kinds as _, Refusal, Rejection};
 
 /// Runs `tests/pgtap/*.sql`, as `pg_prove` would.
 #[tokio::test(flavor = "multi_thread")]
-async fn pgtap_passes() {
+async fn the_pgtap_tests_pass() {
     let (server, _) = migrated().await;
     server.psql("registry", "CREATE EXTENSION pgtap SCHEMA public");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pgtap");
@@ -84,7 +84,7 @@ pub(crate) async fn call(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_for_one_operation_answer_as_the_embedded_store() {
+async fn sql_calls_give_the_same_answers_as_the_embedded_store() {
     let (server, _) = migrated().await;
     let directory = Directory::new();
     let settings = widgets_engine::Settings::default();
@@ -156,7 +156,7 @@ async fn calls_for_the_same_widgets_do_not_deadlock() {
 
 /// One batch removes both ends of associations, and leaves another peer.
 #[tokio::test(flavor = "multi_thread")]
-async fn both_ends_of_an_association_are_removed_by_one_batch() {
+async fn one_batch_removes_both_widgets_of_an_association() {
     let (server, _) = migrated().await;
     server.psql(
         "registry",

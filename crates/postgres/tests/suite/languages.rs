@@ -1,4 +1,4 @@
-//! A server whose messages are not in English is understood.
+//! The errors of a server whose messages are not in English.
 
 use crate::{
     faults::{add, add_slowly, fault, make_slow, until_ready, until_waiting},
@@ -11,7 +11,7 @@ use widgets_postgres::Settings;
 use widgets_registry::{Kinds as _, Refusal, Rejection};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn errors_are_told_apart_in_any_language() {
+async fn errors_are_recognised_in_any_message_language() {
     let (server, _) = migrated().await;
     make_slow(&server);
     let port = translated(server.port);

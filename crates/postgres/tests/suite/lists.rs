@@ -1,4 +1,4 @@
-//! Lists that are held up by a lock, and lists with and without optional indexes.
+//! Lists that wait for a lock, and lists with and without optional indexes.
 
 use crate::{TIMEOUT, locks::holder, migrated, open, server::Server, until};
 use widgets_conformance::check_store;
@@ -28,7 +28,7 @@ async fn until_waiting(server: &Server, lists: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_hangs_up_ends_its_statement() {
+async fn abandoning_a_list_cancels_its_statement() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
@@ -49,7 +49,7 @@ async fn a_client_that_hangs_up_ends_its_statement() {
 
 /// Indexes are used, change no answer, and can be created and dropped while a service runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn indexes_are_made_where_they_are_asked_for() {
+async fn optional_indexes_are_created_and_dropped_on_request() {
     let (server, url) = migrated().await;
     let owner = Target::parse(&server.url("registry", "postgres")).expect("a URL");
     let store = open(&url, Settings::default());
@@ -95,7 +95,7 @@ async fn indexes_are_made_where_they_are_asked_for() {
             "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'widgets.{name}'::regclass"
         );
         server.psql("registry", &broken);
-        assert!(keep(index, true).await, "what is left is made anew");
+        assert!(keep(index, true).await, "an invalid index is created again");
     }
     check_store(&[store.client()], "").await;
     for (index, name, filter) in filters {

@@ -1,5 +1,5 @@
-//! Widgets that another transaction holds: no operation changes what it has not locked, and none
-//! waits because of another.
+//! Widgets that another transaction has locked: no operation changes rows that it has not locked,
+//! and none waits because another operation waits.
 
 use crate::{
     TIMEOUT, assert_sound,
@@ -56,9 +56,9 @@ pub(crate) async fn until_set_aside(store: &widgets_postgres::Postgres, count: u
 }
 
 /// A peer that was removed and added again while the removal waited has the same serial number, but
-/// is not what was locked.
+/// it is not the row that was locked.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removal_changes_only_what_it_has_locked() {
+async fn a_removal_changes_only_rows_that_it_has_locked() {
     let (server, _) = migrated().await;
     server.psql(
         "registry",
@@ -93,7 +93,7 @@ async fn a_removal_changes_only_what_it_has_locked() {
 /// Calls for one operation lock in byte order. So do batches, whatever the collation of the
 /// database.
 #[tokio::test(flavor = "multi_thread")]
-async fn batches_lock_in_the_order_of_bytes() {
+async fn batches_lock_widgets_in_byte_order() {
     let server = Server::start(&["fsync=off"]);
     server.psql(
         "postgres",
@@ -128,9 +128,9 @@ async fn batches_lock_in_the_order_of_bytes() {
     assert_eq!(outcomes, "{ok}");
 }
 
-/// Another transaction changes what a batch was decided on before the batch writes.
+/// Before a batch writes, another transaction changes the rows that the batch was decided on.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_met_a_change_is_refused_whole() {
+async fn a_batch_that_conflicts_with_a_concurrent_change_fails_as_a_whole() {
     let (server, _) = migrated().await;
     wait_for_locks(&server);
     server.psql(
@@ -149,10 +149,10 @@ async fn a_batch_that_met_a_change_is_refused_whole() {
     assert_sound(&server);
 }
 
-/// For each kind: one operation whose widgets are free, and others where another session holds the
-/// widget itself, its peer, or its serial number, which it is about to add.
+/// For each kind, the batch has an operation whose widgets are free. In others, another session has
+/// locked the widget itself or its peer, or is adding a widget with the same serial number.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_locks_first_passes_over_what_others_hold() {
+async fn a_batch_that_locks_first_skips_rows_locked_by_others() {
     let (server, _) = migrated().await;
     server.psql(
         "registry",
@@ -188,11 +188,11 @@ async fn a_batch_that_locks_first_passes_over_what_others_hold() {
     assert_sound(&server);
 }
 
-/// A session holds widgets, peers of widgets, and serial numbers that it is about to add.
-/// Operations on other widgets continue, and those on these are done as soon as the widgets are
-/// free.
+/// A session has locked widgets and peers of widgets, and has added widgets without committing.
+/// Operations on other widgets continue. Those on the locked widgets are applied as soon as the
+/// locks are released.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn locked_widgets_hold_up_no_others() {
+async fn locked_widgets_do_not_delay_operations_on_others() {
     const HELD: u32 = 120;
     let (server, url) = migrated().await;
     server.psql(
@@ -258,7 +258,7 @@ async fn locked_widgets_hold_up_no_others() {
 
 /// Waiting for locks is bounded in number and in time.
 #[tokio::test(flavor = "multi_thread")]
-async fn waiting_for_locks_has_its_limits() {
+async fn waits_for_locked_widgets_are_limited_in_number_and_time() {
     let (server, url) = migrated().await;
     server.psql(
         "registry",
@@ -301,9 +301,9 @@ async fn waiting_for_locks_has_its_limits() {
     assert_eq!(client.submit(remove(0)).await, Ok(()));
 }
 
-/// A lock on the whole table holds up everything, but costs only time.
+/// A lock on the whole table delays all operations, but none of them fails.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_table_is_waited_for() {
+async fn operations_wait_for_a_locked_table() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
@@ -320,9 +320,9 @@ async fn a_locked_table_is_waited_for() {
     }
 }
 
-/// Another session adds a widget at the same time: the second one is refused.
+/// Another session adds the same widget and commits first, so the second addition is refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_serial_number_that_somebody_else_takes_is_taken() {
+async fn a_serial_number_added_concurrently_is_reported_as_taken() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();

@@ -1,4 +1,4 @@
-//! Migrations: several at once, without superuser rights, and what is refused.
+//! Migrations: concurrent ones, ones without superuser rights, and schemas that are refused.
 
 use crate::{
     TIMEOUT,
@@ -27,7 +27,7 @@ fn refused<T>(outcome: Result<T, OpenError>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_migrators_at_once_migrate_once() {
+async fn concurrent_migrators_apply_each_migration_once() {
     let server = Server::start(&["fsync=off"]);
     server.psql("postgres", "CREATE ROLE ann LOGIN CREATEROLE");
     server.database("registry", "postgres");
@@ -66,8 +66,10 @@ async fn several_migrators_at_once_migrate_once() {
     );
 }
 
+/// The owner of the database may not create roles. They are created after the migration, and the
+/// next one grants their rights.
 #[tokio::test(flavor = "multi_thread")]
-async fn roles_that_cannot_be_made_may_come_later() {
+async fn roles_may_be_created_after_the_migration() {
     let server = Server::start(&["fsync=off"]);
     server.psql("postgres", "CREATE ROLE ann LOGIN");
     server.database("registry", "postgres");
@@ -95,7 +97,7 @@ async fn roles_that_cannot_be_made_may_come_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_this_program_does_not_know_is_refused() {
+async fn missing_newer_older_and_edited_schemas_are_refused() {
     let server = Server::start(&["fsync=off"]);
     let url = server.database("registry", "postgres");
     let unmigrated = refused(Postgres::open(target(&url), Settings::default()));
@@ -138,10 +140,10 @@ async fn what_this_program_does_not_know_is_refused() {
     );
 }
 
-/// A migration that this program does not know but can work with: while replicas are upgraded or
-/// downgraded one by one, two versions run at the same time.
+/// The schema has a migration that this program does not know but can work with. While replicas are
+/// upgraded or downgraded one by one, two versions of the program run at the same time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_newer_schema_is_worked_with_where_it_says_so() {
+async fn a_newer_schema_is_accepted_if_it_declares_compatibility() {
     const NEXT: i32 = WANTED + 1;
     let (server, service) = migrated().await;
     let url = server.url("registry", "postgres");
@@ -158,7 +160,8 @@ async fn a_newer_schema_is_worked_with_where_it_says_so() {
                     ON CONFLICT (version) DO UPDATE SET oldest_program = {oldest_program}"
             ),
         );
-        // Not before the migration is committed: a connection made until then would see the schema before it, and stay.
+        // The connections are cut only after the migration is committed. A connection made before
+        // would find the earlier schema, and would not be cut.
         let of_service = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
             WHERE usename = 'authenticator'";
         server.psql("registry", of_service);
@@ -259,7 +262,7 @@ async fn a_schema_of_an_earlier_build_is_migrated() {
         .expect("a lookup");
     assert!(found.is_some());
     assert_eq!(client.submit(add("B")).await, Ok(()));
-    // Robin can ask what a later program needs to know.
+    // Robin may call the functions that later programs need.
     let robin = session(&server, "robin").await;
     let asked = "SELECT widgets.oldest_program(), widgets.estimated_free_slots()";
     let asked = robin.batch_execute(asked).await;

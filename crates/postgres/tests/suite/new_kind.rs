@@ -1,4 +1,4 @@
-//! A kind of request that only this test knows goes through both stores. Everything that it needs
+//! A kind of request that only this test defines, answered by both stores. Everything that it needs
 //! is in this file: its type with its answer, and how each store answers it.
 
 use crate::{migrated, open, server::Directory};
@@ -54,7 +54,7 @@ async fn ask(store: impl Ask<Attempt> + Ask<Present>) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kind_that_only_a_test_knows_goes_through_both_stores() {
+async fn a_request_kind_defined_in_a_test_is_answered_by_both_stores() {
     let (_server, url) = migrated().await;
     let postgres = open(&url, Settings::default());
     assert_eq!(ask(postgres.client().on_current_runtime()).await, 2);

@@ -1,11 +1,11 @@
-//! The password from a separate place instead of the URL.
+//! A password that is given separately, instead of in the URL.
 
 use crate::{TIMEOUT, server::Server};
 use std::fs;
 use widgets_postgres::{Password, Target, check};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_that_changes_in_its_file_is_taken_by_the_next_connection() {
+async fn the_next_connection_uses_a_changed_password_file() {
     let mut server = Server::start(&["fsync=off"]);
     server.psql(
         "postgres",

@@ -75,7 +75,7 @@ impl Drop for Pooler {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn it_conforms_behind_a_pooler_in_transaction_mode() {
+async fn the_store_conforms_behind_a_pooler_in_transaction_mode() {
     let (server, _) = migrated().await;
     let pooler = Pooler::start(&server);
     let url = format!(

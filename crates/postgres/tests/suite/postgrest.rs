@@ -61,7 +61,7 @@ async fn call(client: &Client, function: &str, body: &str) -> Result<(), (String
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_calls_of_postgrest_are_answered() {
+async fn postgrest_calls_are_answered() {
     let (server, _) = migrated().await;
     let client = session(&server, "authenticator").await;
     let check = async |function, body, expected: Result<(), (&str, &str)>| {
@@ -153,7 +153,7 @@ async fn rows(client: &Client, table: &str, condition: &str, order: &str) -> Str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgrest_shows_the_two_relations_of_lists() {
+async fn postgrest_can_read_only_the_two_relations_for_lists() {
     let (server, _) = migrated().await;
     let client = session(&server, "authenticator").await;
     for (function, body) in [

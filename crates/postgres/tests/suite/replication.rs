@@ -27,10 +27,10 @@ fn set(server: &Server, setting: &str) {
     server.psql("postgres", "SELECT pg_reload_conf()");
 }
 
-/// A synchronous standby does not exist: a commit waits for it, and whoever cancels the wait gets a
-/// success.
+/// The configured synchronous standby does not exist, so each commit waits for it. If the wait is
+/// cancelled, PostgreSQL reports success with a warning.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_may_be_on_no_standby_is_of_unknown_fate() {
+async fn a_commit_not_confirmed_by_a_standby_has_an_unknown_fate() {
     let (server, _) = migrated().await;
     set(&server, "synchronous_standby_names = 'ghost'");
     // A server that reports this in its own language.
@@ -39,7 +39,7 @@ async fn a_commit_that_may_be_on_no_standby_is_of_unknown_fate() {
     let cancelled_by_us = open(
         &url,
         Settings {
-            // By then it is applied on any machine, and waits only for the standby.
+            // By then, on any machine, the operation is applied and waits only for the standby.
             statement_timeout_ms: 2000,
             ..Settings::default()
         },
@@ -62,7 +62,7 @@ async fn a_commit_that_may_be_on_no_standby_is_of_unknown_fate() {
     );
     assert_eq!(fault(waiting.await.expect("no panic")).code(), "WG505");
     set(&server, "synchronous_standby_names = ''");
-    // They were applied, at least here; and later operations are safe again.
+    // Both operations were applied on this server, and later ones are acknowledged again.
     for name in ["A", "B"] {
         let found = client
             .ask(Lookup(serial_number(name)))
@@ -73,9 +73,9 @@ async fn a_commit_that_may_be_on_no_standby_is_of_unknown_fate() {
     assert_eq!(client.submit(add("C")).await, Ok(()));
 }
 
-/// The same for a migration.
+/// A migration also fails if the wait for the standby is cancelled.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_migration_that_may_be_on_no_standby_has_not_succeeded() {
+async fn a_migration_not_confirmed_by_a_standby_is_reported_as_failed() {
     let server = Server::start(&["fsync=off"]);
     let url = server.database("registry", "postgres");
     set(&server, "synchronous_standby_names = 'ghost'");
@@ -125,7 +125,7 @@ fn open_both(first: &Server, second: &Server, more: &str) -> Postgres {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_primary_is_asked_whichever_is_named_first() {
+async fn requests_go_to_the_primary_whatever_the_order_of_hosts() {
     let (mut primary, _) = migrated().await;
     let standby = standby(&primary);
     let stores = [
@@ -172,7 +172,7 @@ async fn only_the_primary_is_asked_whichever_is_named_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_is_read_from_where_that_is_asked_for() {
+async fn lookups_read_from_a_standby_if_configured() {
     let (mut primary, _) = migrated().await;
     let standby = standby(&primary);
     let store = open_both(&standby, &primary, "&target_session_attrs=any");
@@ -192,10 +192,10 @@ async fn a_standby_is_read_from_where_that_is_asked_for() {
     );
 }
 
-/// A primary that was suspended comes back after another one has taken over, and takes writes until
-/// somebody stops it.
+/// A primary that was suspended comes back after another one has taken over. It accepts writes
+/// until somebody stops it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_primary_that_was_replaced_is_not_asked_again() {
+async fn a_replaced_primary_is_not_used_again() {
     let (old, _) = migrated().await;
     let mut new = standby(&old);
     let store = open_both(&new, &old, "");
@@ -237,7 +237,7 @@ async fn a_primary_that_was_replaced_is_not_asked_again() {
     assert_eq!(client.submit(add("C")).await, Ok(()));
 }
 
-/// A standby that every commit must wait for is gone: nothing is acknowledged, and lookups
+/// A standby that every commit must wait for is gone. No operation is acknowledged, but lookups
 /// continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_acknowledges_nothing_is_not_ready() {
@@ -265,9 +265,9 @@ async fn a_store_that_acknowledges_nothing_is_not_ready() {
     assert_eq!(client.ready().await, Ok(()));
 }
 
-/// A server stops taking writes, as after a failover behind one name.
+/// A server stops accepting writes, as after a failover behind one host name.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_becomes_read_only_is_left() {
+async fn a_server_that_becomes_read_only_makes_the_store_unready() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();

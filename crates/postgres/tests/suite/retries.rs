@@ -22,8 +22,8 @@ async fn attempt(client: &Client, key: &str, command: Command) -> Result<Applied
     client.ask(keyed(key, command)).await
 }
 
-/// The server crashes during the first attempt, and after its commit. The retries come from another
-/// process.
+/// The server crashes during the first attempt of one operation, and after the commit of another.
+/// The retries come from another process.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_after_a_crash_is_applied_once() {
     let (mut server, url) = migrated().await;
@@ -59,9 +59,9 @@ async fn a_retry_after_a_crash_is_applied_once() {
     assert_eq!(client.ask(under_way).await, Ok(Applied::Before));
 }
 
-/// A key that another transaction is using, or has just used, holds up nobody else.
+/// A key that another transaction is using, or has just used, delays no other operation.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_in_use_elsewhere_is_said_to_be() {
+async fn a_key_used_by_another_transaction_is_reported_as_in_use() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
@@ -98,14 +98,15 @@ async fn a_key_in_use_elsewhere_is_said_to_be() {
     assert_eq!(replayed, Ok(Applied::Before));
 }
 
-/// Any other wait while a key is claimed says nothing about the key.
+/// A wait for any other lock while a key is claimed does not mean that the key is in use.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_of_keys_that_is_locked_is_no_key_in_use() {
+async fn a_locked_key_table_is_not_reported_as_a_key_in_use() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
-    // Longer than a claim waits, and shorter than what follows it. At first as long as an operation that looks for no
-    // locks waits, so that those after it do.
+    // Each lock is held for longer than a claim waits, but shorter than the statement after the
+    // claim waits. The first is held until an attempt that does not lock first gives up, so that
+    // later attempts lock first.
     let locker = session(&server, "postgres").await;
     let locks = "DO $$ BEGIN
         LOCK TABLE widgets.idempotency_keys IN SHARE MODE;
@@ -128,9 +129,10 @@ async fn a_table_of_keys_that_is_locked_is_no_key_in_use() {
     locking.await.expect("no panic").expect("locked and freed");
 }
 
-/// An operation whose widgets another transaction holds has not used its key yet.
+/// An operation that gives up because another transaction has locked its widgets has not used its
+/// key.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_for_a_lock_has_not_used_its_key() {
+async fn a_key_stays_unused_if_its_operation_times_out_on_a_lock() {
     let (server, url) = migrated().await;
     let settings = Settings {
         queue_wait_ms_max: 300,
@@ -159,9 +161,9 @@ async fn what_waits_for_a_lock_has_not_used_its_key() {
     assert_eq!(attempt(&client, "key", remove()).await, Ok(Applied::Before));
 }
 
-/// Keys are removed by age, and earlier if there are too many; the newest remain.
+/// Keys are removed by age, and earlier if there are too many. The newest keys remain.
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_kept_for_a_time_and_up_to_a_number() {
+async fn keys_are_kept_up_to_a_maximum_age_and_number() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
@@ -195,7 +197,7 @@ async fn keys_are_kept_for_a_time_and_up_to_a_number() {
             taken,
             Err(Rejection::Refused(Refusal::SerialNumberTaken { .. }))
         ),
-        "a key that went is free: {taken:?}"
+        "a removed key can be used again: {taken:?}"
     );
     // Days later, with one key a day.
     for number in [50, 51, 52, 53, 54] {
@@ -206,16 +208,16 @@ async fn keys_are_kept_for_a_time_and_up_to_a_number() {
         .expect("a day");
         let name = format!("{number}");
         attempt(&client, &name, add(&name)).await.expect("added");
-        assert_eq!(keep(1_000_000).await.1, 0, "none goes early");
+        assert_eq!(keep(1_000_000).await.1, 0, "no key is removed early");
     }
     let (keys, _) = keep(1_000_000).await;
     assert!((1..=3).contains(&keys), "{keys} keys");
 }
 
 /// A transaction that has begun to use keys, but has not read one yet, writes them to the partition
-/// that it was assigned. Until it ends, there is no next partition.
+/// that it was assigned. No new partition begins until the transaction ends.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_partition_waits_for_those_who_use_keys() {
+async fn a_new_key_partition_waits_for_transactions_that_use_keys() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     attempt(&store.client(), "key", add("A"))
@@ -234,9 +236,9 @@ async fn the_next_partition_waits_for_those_who_use_keys() {
     assert_eq!(next().await, 2);
 }
 
-/// A program from before the introduction of shares does not store whose its keys are.
+/// A program from before the introduction of shares does not store the caller of a key.
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_that_older_programs_wrote_are_known() {
+async fn keys_written_by_older_programs_are_recognised() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
@@ -256,6 +258,6 @@ async fn keys_that_older_programs_wrote_are_known() {
     assert_eq!(
         client.ask(other).await,
         Ok(Applied::Before),
-        "by another way"
+        "the asker makes no difference"
     );
 }

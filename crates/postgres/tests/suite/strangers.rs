@@ -1,4 +1,4 @@
-//! Sessions that may only connect or call the functions cannot hold up anybody else.
+//! Sessions that may only connect or call the functions cannot delay anybody else.
 
 use crate::{
     TIMEOUT, faults::add, functions::web_anon, locks::holder, migrated, open, server::Server,
@@ -16,7 +16,7 @@ use widgets_registry::{
 const MIGRATORS: &str = "SELECT pg_advisory_lock(x'0077696467657473'::bigint)";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_advisory_lock_keeps_nobody_from_migrating() {
+async fn an_advisory_lock_does_not_block_later_migrations() {
     let (server, _) = migrated().await;
     let stranger = web_anon(&server).await;
     stranger.batch_execute(MIGRATORS).await.expect("locked");
@@ -25,9 +25,10 @@ async fn an_advisory_lock_keeps_nobody_from_migrating() {
     assert!(migrated.expect("migrated").is_complete());
 }
 
-/// Before the very first migration there is nothing else to lock: the error says what it waits for.
+/// Before the very first migration there is no table to lock, so migrators take an advisory lock.
+/// The error names the lock that it waited for.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_migration_says_what_it_waits_for() {
+async fn the_first_migration_names_the_lock_that_it_waits_for() {
     let server = Server::start(&["fsync=off"]);
     let url = server.database("registry", "postgres");
     let stranger = session(&server, "postgres").await;
@@ -108,10 +109,10 @@ impl Counted {
     }
 }
 
-/// Notifications without a change: the database is not queried for each of them, and changes are
-/// reported all the same.
+/// Another session sends notifications without a change. The database is not queried for each of
+/// them, and changes are still reported.
 #[tokio::test(flavor = "multi_thread")]
-async fn notifications_of_strangers_cost_the_database_little() {
+async fn notifications_from_other_sessions_cause_few_queries() {
     /// How often the end of the feed is read without a notification, with some tolerance.
     const POLL: Duration = Duration::from_millis(200);
     let Counted {
@@ -147,7 +148,7 @@ async fn notifications_of_strangers_cost_the_database_little() {
 /// `Read-After` asks the database for its newest change. Many such requests at a time are answered
 /// together.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_for_the_newest_change_over_and_over_holds_up_nobody() {
+async fn concurrent_requests_for_the_newest_change_share_queries() {
     const ASKED: usize = 150;
     let Counted {
         server,
@@ -175,10 +176,10 @@ async fn who_asks_for_the_newest_change_over_and_over_holds_up_nobody() {
     assert!(asked < 50, "{asked} times for {ASKED}");
 }
 
-/// If a transaction listens and stays open, notifications accumulate. Before the queue is full,
-/// operations do without them.
+/// If a transaction listens and stays open, notifications accumulate. Before PostgreSQL's queue of
+/// notifications is full, operations stop sending them.
 #[tokio::test(flavor = "multi_thread")]
-async fn operations_do_without_notifications_before_no_more_fit_in() {
+async fn operations_send_no_notification_if_the_queue_is_nearly_full() {
     let (server, url) = migrated().await;
     turn_on_changes(&server).await;
     let store = open(&url, Settings::default());
@@ -205,7 +206,7 @@ async fn operations_do_without_notifications_before_no_more_fit_in() {
 
 /// If one caller's lists take long, some connections for lists are left for other callers.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_asker_has_three_quarters_of_the_connections_for_lists() {
+async fn one_caller_gets_at_most_three_quarters_of_the_list_connections() {
     const SLOW: u32 = 999;
     let (server, url) = migrated().await;
     let slowed = format!(

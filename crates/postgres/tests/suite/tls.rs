@@ -34,7 +34,7 @@ fn certificates(folder: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_are_checked_where_that_is_asked() {
+async fn server_certificates_are_verified_if_requested() {
     let directory = Directory::new();
     certificates(&directory.0);
     let directory = directory.owned();

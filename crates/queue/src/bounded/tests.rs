@@ -61,7 +61,7 @@ fn check_busy(fault: Option<Fault>, expected: &str, seconds: u32) {
 }
 
 #[test]
-fn lanes_share_their_bounds_and_what_is_taken_makes_room() {
+fn lanes_share_their_limits_and_taken_requests_free_room() {
     let mut bounded = bounded(3, 9);
     assert_eq!(fault(&mut bounded, 0, 4), None);
     check_busy(fault(&mut bounded, 1, 6), "queue_bytes_max = 9", 1);
@@ -85,7 +85,7 @@ fn lanes_share_their_bounds_and_what_is_taken_makes_room() {
 }
 
 #[test]
-fn what_may_not_go_yet_keeps_its_place() {
+fn requests_that_are_not_taken_keep_their_order_in_the_lane() {
     let mut bounded = bounded(9, 99);
     for each in [3, 4, 5, 6, 7] {
         assert_eq!(fault(&mut bounded, 0, each), None);
@@ -106,7 +106,7 @@ fn what_may_not_go_yet_keeps_its_place() {
 }
 
 #[test]
-fn a_lane_of_which_nothing_can_be_done_refuses_and_the_other_does_not() {
+fn an_unavailable_lane_refuses_requests_and_the_other_accepts_them() {
     let mut bounded = bounded(9, 99);
     bounded.set_unavailable(0, Some("no connection".into()));
     let refused = fault(&mut bounded, 0, 1);
@@ -128,7 +128,7 @@ fn a_lane_of_which_nothing_can_be_done_refuses_and_the_other_does_not() {
 
 /// `Retry-After` is the time that the waiting requests will take, within its limits.
 #[test]
-fn retry_after_goes_by_what_was_applied() {
+fn retry_after_is_estimated_from_the_rate_of_applied_requests() {
     let mut bounded = bounded(100, 99);
     for _ in 0..100 {
         assert_eq!(fault(&mut bounded, 0, 0), None);

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn null_makes_unknown() {
+    fn filters_use_three_valued_logic_for_null() {
         let free = SlotRow {
             widget_sn: sn("E"),
             ordinal: Ordinal::new(0).expect("an ordinal"),
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_contain_what_jsonb_says() {
+    fn slot_containment_follows_the_rules_of_jsonb() {
         let widget = Widget {
             serial_number: sn("E"),
             name: Name::new("name", "").expect("within the limits"),

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_come_first_and_each_association_once() {
+    fn a_neighbourhood_lists_nearest_widgets_first_and_associations_once() {
         let all = "ABP ADQ BCQ BDR CDP";
         let of = |widgets: &str, associations: &str, truncated| {
             Some((widgets.to_owned(), associations.to_owned(), truncated))

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_count_not_bytes() {
+    fn patterns_match_characters_not_bytes() {
         assert!(matches("_", "é") && matches("_%", "é") && matches("%_", "é"));
         assert!(matches("__", "éx") && !matches("__", "é") && !matches("_", "éx"));
         assert!(matches("a%é_", "aéé€") && !matches("%a_a", "aa"));
@@ -232,19 +232,19 @@ mod tests {
     }
 
     #[test]
-    fn an_escape_of_nothing_is_no_pattern() {
+    fn a_pattern_that_ends_with_an_escape_is_invalid() {
         assert_eq!(Pattern::new("a\\", false), None);
         assert!(Pattern::new("a\\\\", false).is_some());
     }
 
     #[test]
-    fn only_letters_of_ascii_have_two_cases() {
+    fn case_is_ignored_only_for_ascii_letters() {
         let pattern = Pattern::new("É%x", true).expect("a pattern");
         assert!(pattern.matches("ÉX") && pattern.matches("Éax") && !pattern.matches("éx"));
     }
 
     #[test]
-    fn prefixes_are_what_every_match_begins_with() {
+    fn the_literal_prefix_of_a_pattern_is_extracted() {
         let prefix = |text, ignore_case| {
             let pattern = Pattern::new(text, ignore_case).expect("a pattern");
             let (prefix, all) = pattern.prefix();
@@ -262,7 +262,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_the_plain_reading(
+        fn patterns_agree_with_a_naive_implementation(
             pattern in "[ab%_é\\\\]{0,9}",
             text in "[abé%_\\\\]{0,12}",
         ) {

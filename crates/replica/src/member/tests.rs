@@ -8,7 +8,7 @@ const STANDBY: MemberId = MemberId(2);
 /// A primary was replaced, lost what it had written alone, and was promoted again. A standby's
 /// report about the first history says nothing about the second, which may be shorter.
 #[test]
-fn a_report_of_another_epoch_does_not_count() {
+fn a_report_from_another_epoch_is_ignored() {
     let first = Epoch::new(1);
     let second = first.after(7);
     let mut member = Member::new(PRIMARY, Acknowledge::Standby, Role::Standby, second);
@@ -46,9 +46,10 @@ fn a_report_of_another_epoch_does_not_count() {
     assert_eq!(member.acknowledged(), 5);
 }
 
-/// The groups of a replaced primary would fit if nothing was written since the promotion.
+/// If nothing was written since the promotion, the groups of a replaced primary would continue the
+/// history. Only their epoch shows that they must be refused.
 #[test]
-fn a_primary_that_was_replaced_is_no_source() {
+fn groups_from_a_replaced_primary_are_refused() {
     let old = Epoch::new(1);
     let own = old.after(7);
     let mut member = Member::new(STANDBY, Acknowledge::Local, Role::Standby, own);
@@ -64,7 +65,7 @@ fn a_primary_that_was_replaced_is_no_source() {
 
 /// A copy that was sent earlier would undo what the holder has acknowledged since.
 #[test]
-fn a_history_is_not_given_up_for_another_of_its_epoch() {
+fn a_second_copy_of_the_same_epoch_is_refused() {
     let old = Epoch::new(1);
     let own = old.after(7);
     let mut member = Member::new(STANDBY, Acknowledge::Standby, Role::Standby, old);
@@ -86,7 +87,7 @@ fn a_history_is_not_given_up_for_another_of_its_epoch() {
 }
 
 #[test]
-fn epochs_ascend_and_two_promotions_at_once_differ() {
+fn epochs_increase_and_concurrent_promotions_get_different_ones() {
     let epoch = Epoch::new(0x0003_ffff);
     assert!(epoch.after(0) > epoch);
     assert_ne!(epoch.after(1), epoch.after(2));

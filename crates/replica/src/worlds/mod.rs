@@ -45,7 +45,7 @@ fn run(seed: u64) -> Tally {
             let told = story[from..].join("\n  ");
             panic!(
                 "seed {seed}: {}\nits last events:\n  {told}\nagain: \
-                 SIMULATION_SEED={seed} cargo test -p widgets-replica one_world -- --ignored --nocapture",
+                 SIMULATION_SEED={seed} cargo test -p widgets-replica rerun_one_seed -- --ignored --nocapture",
                 first.what
             );
         }
@@ -56,7 +56,7 @@ fn run(seed: u64) -> Tally {
 const SEEDS: u64 = 80;
 
 #[test]
-fn a_seed_tells_everything() {
+fn two_simulations_of_a_seed_are_identical() {
     for seed in 0..8 {
         let [one, other] = [false, true].map(|is_told| simulate(seed, is_told, false).ok());
         assert!(one.is_some(), "seed {seed}");
@@ -65,7 +65,7 @@ fn a_seed_tells_everything() {
 }
 
 #[test]
-fn every_member_has_one_history() {
+fn members_share_one_history_under_simulated_faults() {
     let mut tally = Tally::default();
     for seed in 0..SEEDS {
         tally.add(&run(seed));
@@ -139,21 +139,21 @@ fn every_planted_bug_is_caught() {
 }
 
 /// Run it with
-/// `SIMULATION_SEED=17 cargo test -p widgets-replica one_world -- --ignored --nocapture`.
+/// `SIMULATION_SEED=17 cargo test -p widgets-replica rerun_one_seed -- --ignored --nocapture`.
 #[test]
 #[ignore = "reruns the seed in SIMULATION_SEED"]
-fn one_world() {
+fn rerun_one_seed() {
     let seed = number("SIMULATION_SEED").expect("SIMULATION_SEED must be set");
     println!("{}", run(seed));
 }
 
 /// Run it with
-/// `SIMULATION_SECONDS=600 cargo test -p widgets-replica many_worlds -- --ignored --nocapture`.
+/// `SIMULATION_SECONDS=600 cargo test -p widgets-replica run_many_seeds -- --ignored --nocapture`.
 /// It begins with the seed in `SIMULATION_SEED`, or with the first seed that
-/// `every_member_has_one_history` does not run.
+/// `members_share_one_history_under_simulated_faults` does not run.
 #[test]
 #[ignore = "runs for SIMULATION_SECONDS, 60 if that is not set"]
-fn many_worlds() {
+fn run_many_seeds() {
     let clock = SystemClock::new();
     let seconds = Duration::from_secs(number("SIMULATION_SECONDS").unwrap_or(60));
     let first = number("SIMULATION_SEED").unwrap_or(SEEDS);

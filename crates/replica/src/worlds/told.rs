@@ -1,4 +1,4 @@
-//! Scripted stories, which do not depend on a seed's chance.
+//! Scripted scenarios, which do not depend on the random choices of a seed.
 
 use super::{around::address, member::Engine, world::World};
 use crate::{
@@ -129,7 +129,7 @@ impl World {
 }
 
 #[test]
-fn a_primary_that_wrote_the_same_seal_as_the_one_that_replaced_it_follows_that_one() {
+fn a_replaced_primary_with_the_same_seal_follows_its_successor() {
     // In these worlds, any member may be promoted.
     let worlds = (0..24).step_by(2);
     let worlds = worlds.map(|seed| (seed, World::new(seed, false, false)));
@@ -195,7 +195,7 @@ fn a_request_from_before_a_promotion_is_not_answered_after_it() {
 
 /// The answer to the last request of a switchover may get lost, and is then requested again.
 #[test]
-fn only_who_handed_over_says_that_it_did() {
+fn only_the_primary_that_handed_over_confirms_it() {
     let mut world = World::new(0, false, false);
     world.begin_two().expect("both run");
     let (asker, end) = world.asker(1).expect("it has a store");
@@ -224,7 +224,7 @@ fn only_who_handed_over_says_that_it_did() {
         let said = said.expect("it handed over");
         assert!(said.contains("true"), "{said}");
     }
-    // Another member, or another end.
+    // A request from another member, or about another end of the history, is not confirmed.
     let (other, _) = world.asker(0).expect("it has a store");
     let other_end = "next_sequence=1&chain=0000000000000001";
     for (asker, end) in [(&other, end.as_str()), (&asker, other_end)] {
@@ -235,7 +235,7 @@ fn only_who_handed_over_says_that_it_did() {
 }
 
 #[test]
-fn no_two_epochs_of_a_world_have_the_same_salt() {
+fn epoch_salts_are_unique_in_a_simulated_world() {
     let world = World::new(0, false, false);
     let mut chances = [Chance(1), Chance(2)];
     let salts: BTreeSet<_> = (0..4000)

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes_have_a_leeway_at_both_ends() {
+    fn exp_nbf_and_iat_are_checked_with_a_leeway_of_30_seconds() {
         let now = 1_000;
         for (json, outcome) in [
             ("{}", Ok(())),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn an_audience_is_one_of_those_named() {
+    fn the_audience_claim_must_contain_the_expected_audience() {
         for (json, any, ours) in [
             ("{}", Ok(()), Err(Claim::Audience)),
             (r#"{"aud":null}"#, Ok(()), Err(Claim::Audience)),
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn an_issuer_is_the_one_that_is_trusted() {
+    fn the_issuer_claim_must_equal_the_trusted_issuer() {
         for (json, any, ours) in [
             ("{}", Ok(()), Err(Claim::Issuer)),
             (r#"{"iss":null}"#, Ok(()), Err(Claim::Issuer)),
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_that_must_be_there_are_there() {
+    fn required_claims_must_be_present() {
         let required = ["exp", "jti"].map(String::from);
         for (json, missing) in [
             (r#"{"exp":1,"jti":""}"#, None),
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_is_found_by_name_or_pointer() {
+    fn the_role_claim_is_found_by_name_or_json_pointer() {
         let claims = claims(
             r#"{"role":"a","https://x/role":"b","app":{"roles":["c","d"],"":"e"},"n":7,"t~":"f"}"#,
         );

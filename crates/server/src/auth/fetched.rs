@@ -69,7 +69,7 @@ mod tests {
 
     // Outside a runtime, which would limit how much one task may do at once.
     #[test]
-    fn who_asks_waits_for_the_answer_and_one_too_many_does_not() {
+    fn key_requests_wait_for_the_fetch_up_to_a_limit() {
         let (asking, mut requests) = channel();
         let mut waiting: Vec<_> = (0..WAITING_MAX).map(|_| Box::pin(asking.ask())).collect();
         for each in &mut waiting {
@@ -88,7 +88,11 @@ mod tests {
             assert!(poll(each.as_mut()).is_ready());
         }
         drop(requests);
-        assert_eq!(poll(pin!(asking.ask())), Poll::Ready(true), "nobody looks");
+        assert_eq!(
+            poll(pin!(asking.ask())),
+            Poll::Ready(true),
+            "there is no fetcher"
+        );
     }
 
     fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {

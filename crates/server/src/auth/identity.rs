@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_one_caller_however_it_is_padded() {
+    fn signature_padding_does_not_change_the_identity_of_a_token() {
         let plain = Identity::token(b"e30.e30.YQ");
         assert_eq!(Identity::token(b"e30.e30.YQ="), plain);
         assert_eq!(Identity::token(b"e30.e30.YQ=="), plain);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_one_caller_by_both_forms_of_its_signature() {
+    fn both_forms_of_an_ecdsa_signature_give_the_same_identity() {
         // {"alg":"ES256"}, with s = 1 and with s = the order minus 1.
         let token = |s: &[u8]| {
             let signature = [&[7; 32][..], s].concat();
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_callers_share_a_key() {
+    fn different_callers_never_share_an_idempotency_key() {
         let callers = [
             Identity::anonymous(),
             Identity::subject(None, "CN=x"),

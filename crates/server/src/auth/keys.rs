@@ -389,7 +389,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_a_key_is_told_without_showing_it() {
+    fn invalid_keys_are_reported_without_revealing_them() {
         for (text, error) in [
             (
                 "0123456789",

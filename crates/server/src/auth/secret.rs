@@ -267,7 +267,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     #[test]
-    fn what_others_know_is_no_secret() {
+    fn keys_tokens_urls_and_json_are_refused_as_secrets() {
         let file: serde_json::Value =
             serde_json::from_str(include_str!("../../tests/conversations/tokens.json"))
                 .expect("JSON");
@@ -319,9 +319,9 @@ mod tests {
         }
     }
 
-    /// The first two bytes of these are those of a sequence of just their length.
+    /// The first two bytes of each secret are the DER header of a sequence of just its length.
     #[test]
-    fn random_bytes_that_begin_like_der_are_taken() {
+    fn random_secrets_that_begin_like_der_are_accepted() {
         for seed in 0..=u8::MAX {
             let scattered = (0..30_u8).map(|each| each.wrapping_mul(89).wrapping_add(seed) ^ 0xa5);
             let bytes: Vec<u8> = [SEQUENCE, 30].into_iter().chain(scattered).collect();
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_anybody_guesses_is_no_secret() {
+    fn guessable_secrets_are_refused() {
         for text in [
             &" ".repeat(33),
             "passwordpasswordpasswordpassword",
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_a_documentation_is_no_secret() {
+    fn secrets_from_documentation_are_refused() {
         for text in [
             "reallyreallyreallyreallyverysafe",
             "REALLYREALLYREALLYREALLYVERYSAFE123",
@@ -369,7 +369,7 @@ mod tests {
     proptest! {
         /// Texts of a random generator are always accepted.
         #[test]
-        fn random_secrets_are_taken(
+        fn random_secrets_are_accepted(
             digits in "[0-9]{40}",
             hexadecimal in "[0-9a-f]{32}",
             base64 in "[A-Za-z0-9+/]{43}=",
@@ -377,7 +377,7 @@ mod tests {
             bytes in vec(any::<u8>(), 32..=64),
         ) {
             for text in [digits, hexadecimal, base64, printable] {
-                // As rare as it is random: the text would have to begin like something else.
+                // A random text can look like something else, such as a URL, but rarely does.
                 prop_assume!(kind(&text).is_none());
                 prop_assert_eq!(check(text.as_bytes()), Ok(()), "{}", text);
             }
@@ -386,7 +386,7 @@ mod tests {
         }
 
         #[test]
-        fn a_period_repeats_itself(unit in vec(0..3_u8, 1..8), length in 1..40_usize) {
+        fn a_text_repeats_after_its_period(unit in vec(0..3_u8, 1..8), length in 1..40_usize) {
             let text: Vec<u8> = unit.iter().copied().cycle().take(length).collect();
             let period = period(&text);
             prop_assert!(period <= unit.len().max(1).min(length.max(1)));

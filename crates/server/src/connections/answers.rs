@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pieces_of_an_answer_are_all_of_it() {
+    async fn a_response_sent_in_pieces_is_complete() {
         let (all, bytes) = (unread(), 3 * PIECE_BYTES + 1);
         for is_http2 in [false, true] {
             let bounded = answers(&all).bound(answer(bytes), is_http2, none);
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_handed_over_counts_until_it_was_sent() {
+    async fn response_bytes_count_as_unread_until_they_are_sent() {
         let all = unread();
         let body = answers(&all).bound(answer(100), true, none).into_body();
         let sent = body.collect().await.expect("no error").to_bytes();
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_in_any_case_takes_no_room() {
+    fn a_resident_response_body_does_not_count_as_unread() {
         let all = unread();
         let mut page = answer(ALL);
         page.extensions_mut().insert(Resident);
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn one_connection_leaves_room_for_others() {
+    fn connections_with_unread_responses_leave_room_for_others() {
         let all = unread();
         let greedy: Vec<_> = (0..1000).map(|_| answers(&all)).collect();
         let mut waiting = Vec::new();
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_cut_counts_once() {
+    fn a_cut_connection_is_counted_once_in_the_metric() {
         let metrics = ConnectionMetrics::default();
         let registry = prometheus::Registry::new();
         metrics.register(&registry).expect("an empty registry");
@@ -491,18 +491,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_does_not_move_for_a_whole_turn_is_late() {
+    async fn a_response_without_progress_for_a_whole_period_is_late() {
         let all = unread();
         let answers = answers(&all);
         let bounded = answers.bound(answer(3 * PIECE_BYTES), true, none);
         let mut body = bounded.into_body();
         assert!(!answers.turn());
         drop(body.frame().await);
-        assert!(!answers.turn(), "it moved");
+        assert!(!answers.turn(), "it made progress");
         assert!(!answers.bound(answer(1), true, none).body().is_end_stream());
         assert!(answers.turn());
         drop(body);
         answers.turn();
-        assert!(!answers.turn(), "nothing waits");
+        assert!(!answers.turn(), "no answer is waiting");
     }
 }

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_the_same_in_memory_of_its_own() {
+    fn a_copied_request_head_equals_the_original() {
         let given = request(9);
         let mut held = request(9);
         let heads = connection(&Budget::new(0));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_beside_the_first_are_bounded() {
+    fn concurrent_request_heads_beyond_the_first_are_limited() {
         let budget = Budget::new(1 << 20);
         let heads = connection(&budget);
         let first = heads.hold(&mut request(10)).expect("the first");
@@ -200,13 +200,16 @@ mod tests {
         assert_eq!(held.len(), 2, "of 28 KiB, in a sixteenth of a MiB");
         assert!(budget.taken() <= 1 << 16);
         let other = connection(&budget);
-        assert!(other.hold(&mut request(90)).is_ok(), "another's");
+        assert!(
+            other.hold(&mut request(90)).is_ok(),
+            "a head of another connection"
+        );
         drop((first, held));
         assert_eq!(budget.taken(), 0);
     }
 
     #[test]
-    fn a_long_head_counts_over_http_1_as_well() {
+    fn a_head_with_many_headers_counts_over_http_1_too() {
         let budget = Budget::new(1 << 20);
         let heads = connection(&budget);
         let over_http1 = |lines| {
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_head_is_no_longer_than_a_part_may_be() {
+    fn an_http_1_head_over_the_size_limit_is_refused_with_431() {
         let heads = connection(&Budget::new(1 << 20));
         let head = |bytes: usize| {
             let request = Request::post("/rpc/add_widget").header("host", "t");
@@ -242,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_as_many_lines_as_over_http_1() {
+    fn an_http_2_head_with_too_many_headers_is_refused_with_431() {
         let heads = connection(&Budget::new(1 << 20));
         assert!(heads.hold(&mut request(LINES_MAX - 1)).is_ok());
         let refused = heads.hold(&mut request(LINES_MAX));

@@ -55,7 +55,7 @@ mod tests {
     use super::Pending;
 
     #[test]
-    fn requests_count_until_they_are_answered() {
+    fn requests_count_as_pending_until_they_are_answered() {
         let pending = Pending::default();
         let mut requests: Vec<_> = (0..4).map(|_| pending.request()).collect();
         assert_eq!(pending.count(), 4);

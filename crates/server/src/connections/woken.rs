@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_not_woken_is_not_polled() {
+    fn a_future_is_not_polled_unless_woken() {
         let (task, script) = (Arc::new(Task::default()), Script::default());
         let waker = Waker::from(task.clone());
         let context = &mut Context::from_waker(&waker);
@@ -172,11 +172,15 @@ mod tests {
         assert_eq!(script.polls.get(), 2);
         woken.tell(|_| ());
         assert!(woken.poll(context).is_pending());
-        assert_eq!((script.polls.get(), task.woken()), (3, 0), "it was told");
+        assert_eq!(
+            (script.polls.get(), task.woken()),
+            (3, 0),
+            "`tell` causes a poll"
+        );
     }
 
     #[test]
-    fn what_wakes_itself_goes_on_at_once_until_others_have_their_turn() {
+    fn a_self_waking_future_is_polled_again_up_to_a_limit() {
         let (task, script) = (Arc::new(Task::default()), Script::default());
         let waker = Waker::from(task.clone());
         let context = &mut Context::from_waker(&waker);
@@ -195,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn whichever_task_polls_is_woken() {
+    fn the_task_that_polled_last_is_woken() {
         let (one, other) = (Arc::new(Task::default()), Arc::new(Task::default()));
         let (script, wakers) = (
             Script::default(),
@@ -212,7 +216,7 @@ mod tests {
 
     /// If a wake were lost, this test would never end.
     #[tokio::test]
-    async fn no_wake_of_another_thread_is_lost() {
+    async fn wakes_from_another_thread_are_not_lost() {
         let (sender, mut numbers) = tokio::sync::mpsc::channel(1);
         let sending = std::thread::spawn(move || {
             for number in 0..20_000 {

@@ -559,7 +559,7 @@ async fn the_service_answers_every_example_as_documented() {
 }
 
 #[test]
-fn every_code_has_an_example() {
+fn every_error_code_has_an_example() {
     let examples = all(&Settings::default());
     for code in Code::ALL {
         let shows = |example: &Example| match &example.answer {
@@ -587,7 +587,7 @@ fn count(value: &Value) -> usize {
 }
 
 #[test]
-fn nothing_is_documented_that_is_not_checked() {
+fn every_response_example_in_the_document_is_tested() {
     let settings = Settings::default();
     let security = super::Security {
         proofs: Authentication::off().proofs(),
@@ -601,7 +601,7 @@ fn nothing_is_documented_that_is_not_checked() {
 
 /// A request that waits for a position has no timeout here: the shutdown ends it.
 #[tokio::test]
-async fn a_shutdown_waits_for_no_position() {
+async fn a_shutdown_ends_requests_that_wait_for_a_position() {
     let newest = Position {
         store: 1,
         epoch: 1,

@@ -1,4 +1,4 @@
-//! Every query is either understood or refused.
+//! Every query is either parsed or refused.
 
 use super::{Format, Unreadable, list, neighbourhood, parameters::Wanted, rows};
 use crate::making::Pace;
@@ -58,7 +58,7 @@ fn like(text: &str, ignore_case: bool) -> Filter {
 }
 
 #[test]
-fn filters_of_columns_are_understood() {
+fn column_filters_are_parsed() {
     let cases = [
         ("name=eq.a", name(Comparison::Equal, "a")),
         ("name=eq.", name(Comparison::Equal, "")),
@@ -110,7 +110,7 @@ fn filters_of_columns_are_understood() {
 }
 
 #[test]
-fn trees_are_understood() {
+fn nested_filters_are_parsed() {
     let (a, b, c) = (
         || name(Comparison::Equal, "a"),
         || name(Comparison::Equal, "b"),
@@ -150,7 +150,7 @@ fn a_with(text: &str) -> Filter {
 }
 
 #[test]
-fn containment_is_that_of_jsonb() {
+fn containment_filters_on_slots_are_parsed() {
     let slot = |port, peer: Option<Option<&str>>| SlotPattern {
         port,
         peer: peer.map(|peer| peer.map(Into::into)),
@@ -179,7 +179,7 @@ fn containment_is_that_of_jsonb() {
 }
 
 #[test]
-fn slots_have_numbers_ports_and_peers() {
+fn slot_filters_are_parsed_and_their_values_checked() {
     let cases = [
         (
             "ordinal=gte.2",
@@ -227,7 +227,7 @@ fn slots_have_numbers_ports_and_peers() {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "it is a table")]
-fn what_is_not_understood_is_refused_and_named() {
+fn invalid_queries_are_refused_with_code_message_and_details() {
     let operators = super::filter::OPERATORS;
     let cases = [
         (
@@ -511,7 +511,7 @@ fn what_is_not_understood_is_refused_and_named() {
 }
 
 #[test]
-fn there_is_one_order() {
+fn lists_can_be_ordered_only_by_their_primary_key() {
     use Direction::{Ascending, Descending};
     for (query, expected) in [
         ("", Ascending),
@@ -553,7 +553,7 @@ fn there_is_one_order() {
 }
 
 #[test]
-fn pages_are_cut_by_limit_offset_and_range() {
+fn limit_offset_and_range_header_select_the_page() {
     let page = |query: &str, range| {
         let wanted = list(Table::Widgets, query, range, false, ROWS_MAX);
         wanted.map(|wanted| (wanted.list.offset, wanted.list.limit))
@@ -581,7 +581,7 @@ fn pages_are_cut_by_limit_offset_and_range() {
 }
 
 #[test]
-fn neighbourhoods_have_limits() {
+fn neighbourhood_parameters_have_defaults_and_limits() {
     let of = |query: &str| {
         let serial_number = SerialNumber::new("sn", "E").expect("within the limits");
         let wanted = neighbourhood(serial_number, query, ROWS_MAX);
@@ -651,7 +651,7 @@ fn two_widgets() -> Rows {
 }
 
 #[test]
-fn rows_are_written_as_they_are_asked_for() {
+fn rows_are_written_in_the_requested_columns_and_format() {
     let shown = |rows_given: &Rows, table, query, format| {
         let wanted = list(table, query, None, false, ROWS_MAX).expect("a list");
         let shown = rows(rows_given, &wanted.selected, format, Pace::new(1000));
@@ -705,7 +705,7 @@ fn rows_are_written_as_they_are_asked_for() {
 
 proptest! {
     #[test]
-    fn nothing_that_is_asked_is_too_much_for_the_parser(
+    fn any_query_is_parsed_or_refused_with_a_message(
         query in prop_oneof![
             "\\PC{0,60}",
             "[a-z._()\",\\\\%*=&0-9{}\\[\\]:>-]{0,60}",
@@ -715,7 +715,7 @@ proptest! {
     ) {
         for table in Table::ALL {
             match list(table, &query, range.as_deref(), true, ROWS_MAX) {
-                // Every query that was understood fits the table.
+                // Every query that was parsed fits the table.
                 Ok(wanted) => {
                     prop_assert!(wanted.list.limit <= ROWS_MAX && !wanted.selected.is_empty());
                     for selected in &wanted.selected {
@@ -729,7 +729,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_can_be_asked_for(text in "\\PC{0,20}") {
+    fn any_text_can_be_used_as_a_filter_value(text in "\\PC{0,20}") {
         let text: String = text.chars().filter(|&each| each != '\0').collect();
         let encoded = |text: &str| {
             let bytes = text.bytes().map(|byte| format!("%{byte:02x}"));

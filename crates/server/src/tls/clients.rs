@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_counts_until_it_has_expired() {
+    fn a_client_certificate_authority_is_trusted_until_it_expires() {
         let (first, of_first) = authority(2030);
         let (second, of_second) = authority(2040);
         let directory = tempfile::tempdir().expect("a directory");
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn it_counts_to_its_last_second() {
+    fn a_certificate_authority_is_trusted_through_its_last_second() {
         let (first, of_first) = authority(2030);
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("ca.pem");

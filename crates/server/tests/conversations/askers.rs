@@ -50,9 +50,9 @@ impl Store for Noting {
     }
 }
 
-/// This also holds without a rate limit and without tokens.
+/// The store is given the caller even without a rate limit and without tokens.
 #[tokio::test]
-async fn a_trusted_proxy_says_who_asks() {
+async fn the_caller_behind_a_trusted_proxy_is_identified() {
     let store = Noting::default();
     let proxy = "127.0.0.1/32".parse().expect("a network");
     let direct = api(store.clone());
@@ -73,15 +73,15 @@ async fn a_trusted_proxy_says_who_asks() {
             send(api, "GET", "/widgets", &[&client], "").await;
             send(api, "GET", "/widgets/E/neighbourhood", &[&client], "").await;
             let asked: Vec<_> = store.0.lock().expect("nobody panics").drain(..).collect();
-            assert_eq!(asked, [asked[0]; 3], "one caller, whatever it asks");
+            assert_eq!(asked, [asked[0]; 3], "one caller, whatever the request");
             seen.push(asked[0]);
         }
     }
     let [nobody, .., one, other, network, same] = seen[..] else {
         panic!("eight callers: {seen:?}");
     };
-    // Only trusted proxies are believed.
+    // Without a trusted proxy, X-Forwarded-For is ignored.
     assert_eq!(seen[..4], [nobody; 4]);
     assert!(one != nobody && other != nobody && one != other && network != one);
-    assert_eq!(network, same, "a /48 is one");
+    assert_eq!(network, same, "all addresses of a /48 are one caller");
 }

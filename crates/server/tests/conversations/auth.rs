@@ -109,7 +109,7 @@ fn check_refused(answer: &Answer, expected: (u16, &str), message: &str, challeng
 }
 
 #[tokio::test]
-async fn claims_are_checked_in_order_with_postgrests_texts() {
+async fn token_claims_are_checked_in_order_with_postgrest_messages() {
     let settings = AuthenticationSettings {
         audience: Some("widgets".into()),
         issuer: Some("https://issuer".into()),
@@ -194,7 +194,7 @@ async fn claims_are_checked_in_order_with_postgrests_texts() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_of_ours_is_refused_before_it_is_believed() {
+async fn malformed_and_wrongly_signed_tokens_are_refused() {
     let (api, ..) = guarded(settings(), Some(SECRET));
     let writer = r#"{"role":"writer"}"#;
     let good = claiming(writer);
@@ -280,7 +280,7 @@ async fn what_is_no_token_of_ours_is_refused_before_it_is_believed() {
 
 /// A `kid` is a hint (RFC 7515, 4.1.4): it chooses only among keys that have one.
 #[tokio::test]
-async fn a_key_without_a_name_is_for_tokens_that_name_no_other() {
+async fn a_key_without_an_id_verifies_tokens_that_name_no_known_key() {
     const OTHER: &str = "another secret of thirty-two bytes";
     let jwk = |secret: &str, id: Option<&str>| json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode(secret), "kid": id});
     let mixed = json!({"keys": [jwk(SECRET, None), jwk(OTHER, Some("other"))]}).to_string();
@@ -292,7 +292,7 @@ async fn a_key_without_a_name_is_for_tokens_that_name_no_other() {
         (&mixed, SECRET, r#"{"alg":"HS256","kid":"x"}"#, 204),
         (&mixed, OTHER, r#"{"alg":"HS256","kid":"other"}"#, 204),
         (&mixed, OTHER, r#"{"alg":"HS256"}"#, 204),
-        // A key has that name, so no other one counts.
+        // One key has that id, so no other key is tried.
         (&mixed, SECRET, r#"{"alg":"HS256","kid":"other"}"#, 401),
         (&mixed, OTHER, r#"{"alg":"HS256","kid":"x"}"#, 401),
     ] {
@@ -318,7 +318,7 @@ async fn tokens_of_another_implementation_are_verified() {
             (204, "") => accepted.push(algorithm.as_str()),
             outcome => assert_eq!(outcome, (401, "PGRST301"), "{algorithm}"),
         }
-        // Every byte of the signature counts.
+        // A signature with a changed bit is refused.
         let (message, signature) = token.rsplit_once('.').expect("three parts");
         if let Ok(mut signature) = URL_SAFE_NO_PAD.decode(signature)
             && let Some(byte) = signature.last_mut()
@@ -348,7 +348,7 @@ async fn tokens_of_another_implementation_are_verified() {
 }
 
 #[tokio::test]
-async fn each_role_may_do_what_its_lists_say() {
+async fn each_role_has_exactly_its_configured_permissions() {
     let settings = AuthenticationSettings {
         anonymous_role: Some("anon".into()),
         ..settings()
@@ -429,13 +429,13 @@ async fn each_role_may_do_what_its_lists_say() {
         let answer = ask(role, method, uri).await;
         check_refused(&answer, expected, message, challenge);
     }
-    // A token without the claim counts as none.
+    // A token without a role claim counts as no token.
     let answer = remove(&api, &format!("Bearer {}", claiming("{}"))).await;
     check_refused(&answer, (401, "42501"), function, bearer);
 }
 
 #[tokio::test]
-async fn who_says_nothing_is_refused_where_nobody_may_be_anonymous() {
+async fn anonymous_requests_are_refused_if_anonymous_access_is_disabled() {
     let (api, ..) = guarded(settings(), Some(SECRET));
     let disabled = "Anonymous access is disabled";
     for uri in [
@@ -467,7 +467,7 @@ async fn who_says_nothing_is_refused_where_nobody_may_be_anonymous() {
 }
 
 #[tokio::test]
-async fn a_token_that_nobody_can_check_is_told_so() {
+async fn a_token_is_refused_if_the_server_has_no_jwt_secret() {
     let api = api(Willing);
     let answer = remove(&api, "Bearer a.b.c").await;
     let message = "Server lacks JWT secret";
@@ -476,7 +476,7 @@ async fn a_token_that_nobody_can_check_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_token_that_was_accepted_is_checked_again_for_time_and_keys() {
+async fn an_accepted_token_is_rechecked_for_expiry_and_replaced_keys() {
     let (api, authentication, clock) = guarded(settings(), Some(SECRET));
     let bearer = format!(
         "Bearer {}",
@@ -497,7 +497,7 @@ async fn a_token_that_was_accepted_is_checked_again_for_time_and_keys() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_with_its_token() {
+async fn a_stream_ends_when_its_token_expires() {
     let (_engine, api) = service("stream-of-a-token");
     let keys = KeySet::parse(SECRET).expect("keys");
     let authentication = Authentication::new(settings(), Some(keys));
@@ -516,7 +516,10 @@ async fn a_stream_ends_with_its_token() {
     let mut stream = response.into_body();
     let until_end = async { while stream.frame().await.is_some() {} };
     let ended = tokio::time::timeout(Duration::from_mins(1), until_end).await;
-    assert!(ended.is_ok(), "it goes on without a token that is valid");
+    assert!(
+        ended.is_ok(),
+        "the stream continues although its token has expired"
+    );
 }
 
 /// Returns a public key in a JWKS of another implementation, with its `kid`, and a token signed
@@ -542,7 +545,7 @@ async fn fetch(authentication: &Authentication, requests: &mut KeyRequests, set:
 }
 
 #[tokio::test]
-async fn keys_that_are_fetched_are_asked_for_when_a_token_names_another() {
+async fn keys_are_fetched_again_when_a_token_names_an_unknown_key() {
     let settings = AuthenticationSettings {
         audience: None,
         ..settings()
@@ -584,7 +587,7 @@ async fn keys_that_are_fetched_are_asked_for_when_a_token_names_another() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_has_a_role_of_its_own() {
+async fn a_client_certificate_grants_its_role_unless_a_token_is_sent() {
     let settings = AuthenticationSettings {
         certificate_role: Some("reader".into()),
         ..settings()
@@ -610,12 +613,20 @@ async fn a_client_certificate_has_a_role_of_its_own() {
     assert_eq!(lookup(true, "").await, 404, "may read, there is no widget");
     assert_eq!(lookup(false, "").await, 401);
     let watcher = format!("Bearer {}", claiming(r#"{"role":"watcher"}"#));
-    assert_eq!(lookup(true, &watcher).await, 403, "a token says more");
-    assert_eq!(lookup(true, "Bearer a.b.c").await, 401, "a bad one too");
+    assert_eq!(
+        lookup(true, &watcher).await,
+        403,
+        "a token takes precedence"
+    );
+    assert_eq!(
+        lookup(true, "Bearer a.b.c").await,
+        401,
+        "even if it is invalid"
+    );
 }
 
 #[tokio::test]
-async fn the_document_says_whether_tokens_are_asked_for() {
+async fn the_openapi_document_states_the_required_credentials() {
     let anonymous = AuthenticationSettings {
         anonymous_role: Some("anon".into()),
         ..settings()
@@ -695,7 +706,7 @@ async fn the_document_says_whether_tokens_are_asked_for() {
 
 /// Only the admin role sees which machines are unreachable; everyone sees how many.
 #[tokio::test]
-async fn names_of_nodes_are_for_those_who_administer_the_service() {
+async fn names_of_unreachable_nodes_are_shown_only_to_administrators() {
     let settings = AuthenticationSettings {
         roles: Roles {
             admin: vec!["watcher".into()],
@@ -724,7 +735,7 @@ async fn names_of_nodes_are_for_those_who_administer_the_service() {
 
 /// Details that callers cannot act on and should not know are only for the log and the admin role.
 #[tokio::test]
-async fn names_of_hosts_and_users_are_for_those_who_administer_the_service() {
+async fn fault_details_are_shown_only_to_administrators() {
     let details = "connecting to postgres://user@db.internal:5432/registry: refused";
     let reason = Reason::new("the database cannot be reached", details);
     let settings = AuthenticationSettings {

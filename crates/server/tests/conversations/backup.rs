@@ -57,7 +57,7 @@ fn giving(backup: Arc<dyn Backup>) -> Api<Willing> {
 }
 
 #[tokio::test]
-async fn pieces_are_handed_over_as_they_come_to_one_at_a_time() {
+async fn a_backup_is_streamed_to_one_client_at_a_time() {
     let (sender, pieces) = mpsc::channel(1);
     let backup = Given::one(pieces);
     let api = giving(backup.clone());
@@ -73,7 +73,7 @@ async fn pieces_are_handed_over_as_they_come_to_one_at_a_time() {
     assert_eq!(
         backup.asked.load(Ordering::Relaxed),
         0,
-        "GET alone begins one"
+        "only GET begins a backup"
     );
 
     let request = Request::get("/backup").body(Full::<Bytes>::default());
@@ -99,18 +99,18 @@ async fn pieces_are_handed_over_as_they_come_to_one_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_ends_it() {
+async fn a_client_that_disconnects_ends_the_backup() {
     let (sender, pieces) = mpsc::channel::<Bytes>(1);
     let api = giving(Given::one(pieces));
     let request = Request::get("/backup").body(Full::<Bytes>::default());
     let answer = api.respond(request.expect("a request")).await;
     drop(answer);
-    // This needs no further piece.
+    // The backup ends without another piece.
     sender.closed().await;
 }
 
 #[tokio::test]
-async fn what_cannot_be_given_is_told() {
+async fn unavailable_backups_are_refused_with_the_reason() {
     let none = send(&api(Willing), "GET", "/backup", &[], "").await;
     assert_eq!(none.outcome(), (501, "WG501"));
     assert!(none.body.contains("pg_dump"), "{}", none.body);

@@ -94,7 +94,7 @@ const ASKED: [(&str, &str, &str); 5] = [
 
 /// Without a token, no request of another site's page is applied or reads anything.
 #[tokio::test]
-async fn pages_of_other_sites_may_not_ask_without_a_token() {
+async fn requests_from_other_sites_without_a_token_are_refused() {
     for authentication in [Authentication::off(), certified()] {
         let store = Counting::default();
         let api = api(store.clone()).with_authentication(Arc::new(authentication));
@@ -135,7 +135,7 @@ async fn pages_of_other_sites_may_not_ask_without_a_token() {
 }
 
 #[tokio::test]
-async fn pages_of_its_own_site_programs_and_visitors_notice_nothing() {
+async fn same_site_pages_programs_and_visitors_are_not_refused() {
     let api = api(Counting::default()).with_backup(Arc::new(Empty));
     let programs = ["user-agent: curl/8", "sec-fetch-mode: cors", JSON];
     let own = [
@@ -170,7 +170,7 @@ async fn pages_of_its_own_site_programs_and_visitors_notice_nothing() {
 
 /// Forms, beacons and `no-cors` can send requests that need no preflight.
 #[tokio::test]
-async fn what_a_browser_sends_unasked_changes_nothing() {
+async fn requests_that_need_no_preflight_change_nothing() {
     let store = Counting::default();
     let api = api(store.clone());
     let body = r#"{"widget_sn":"E"}"#;
@@ -192,11 +192,15 @@ async fn what_a_browser_sends_unasked_changes_nothing() {
     }
     assert_eq!(store.0.load(Ordering::Relaxed), 0);
     let answer = send(&api, "POST", "/rpc/remove_widget", &[], body).await;
-    assert_eq!(answer.outcome(), (204, ""), "a program need not say it");
+    assert_eq!(
+        answer.outcome(),
+        (204, ""),
+        "a program need not send a media type"
+    );
 }
 
 #[tokio::test]
-async fn a_page_with_a_token_may_ask_whatever_its_origin() {
+async fn requests_with_a_token_are_accepted_from_any_origin() {
     let api = api(Counting::default()).with_authentication(Arc::new(certified()));
     let token = auth::token(SECRET, r#"{"alg":"HS256"}"#, r#"{"role":"all"}"#);
     let authorization = format!("authorization: Bearer {token}");
@@ -221,7 +225,7 @@ async fn a_page_with_a_token_may_ask_whatever_its_origin() {
 }
 
 #[tokio::test]
-async fn origins_that_are_named_may_ask() {
+async fn requests_from_configured_origins_are_accepted() {
     let origin = "origin: https://app.example";
     for settings in [named(&["https://app.example"]), named(&["*"])] {
         let any = settings == named(&["*"]);
@@ -257,7 +261,7 @@ async fn origins_that_are_named_may_ask() {
 
 /// If no token can be checked, no request of a foreign page can succeed.
 #[tokio::test]
-async fn a_preflight_without_hope_is_refused() {
+async fn a_foreign_preflight_is_refused_if_no_token_can_be_checked() {
     let api = api(Counting::default());
     let preflight = [EVIL, "access-control-request-method: POST"];
     for uri in ["/rpc/add_widget", "/a/b"] {
@@ -268,7 +272,7 @@ async fn a_preflight_without_hope_is_refused() {
 }
 
 #[tokio::test]
-async fn a_service_of_this_machine_answers_to_no_other_name() {
+async fn a_loopback_service_refuses_foreign_host_names() {
     let store = Counting::default();
     let settings = BrowserSettings {
         loopback_names_only: true,
@@ -295,9 +299,5 @@ async fn a_service_of_this_machine_answers_to_no_other_name() {
         assert_eq!(answer.outcome(), (404, "WG001"), "{host}");
     }
     let answer = send(&api, "GET", "/ready", &["host: balancer.example"], "").await;
-    assert_eq!(
-        answer.outcome(),
-        (200, ""),
-        "who watches may call it what they like"
-    );
+    assert_eq!(answer.outcome(), (200, ""), "a probe may use any host name");
 }

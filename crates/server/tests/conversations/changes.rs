@@ -12,7 +12,7 @@ fn members(body: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_page_has_every_change_with_its_place() {
+async fn a_page_of_changes_has_every_change_with_its_position() {
     let (_engine, api) = service("changes");
     let empty = get(&api, "/changes", &[]).await;
     assert_eq!((empty.status.as_u16(), &*empty.body), (200, "[]"));
@@ -54,7 +54,7 @@ async fn a_page_has_every_change_with_its_place() {
     assert_eq!(Value::from(changes), expected);
     assert!(
         page.body.starts_with(r#"[{"position":""#),
-        "in this order: {}",
+        "the position comes first: {}",
         page.body
     );
     // Page by page, and only the selected changes.
@@ -66,7 +66,7 @@ async fn a_page_has_every_change_with_its_place() {
     assert_eq!(
         nothing.header("next-position"),
         Some(&*next),
-        "also where nothing is wanted"
+        "even if no change matches"
     );
     assert_eq!(
         get(&api, &format!("/changes?after={next}"), &[]).await.body,
@@ -76,7 +76,7 @@ async fn a_page_has_every_change_with_its_place() {
 }
 
 #[tokio::test]
-async fn a_page_waits_for_the_next_change() {
+async fn a_page_of_changes_waits_for_the_next_change() {
     let (_engine, api) = service("changes-wait");
     let asked = api.clone();
     let waiting = tokio::spawn(async move {
@@ -84,7 +84,7 @@ async fn a_page_waits_for_the_next_change() {
             .await
             .body
     });
-    // It gets the change whether it is already waiting or finds it at once.
+    // Usually the request is waiting by now. If it begins only after the change, it finds none.
     tokio::task::yield_now().await;
     check(&api, "add_widget", E, (204, "")).await;
     let body = waiting.await.expect("no panic");
@@ -96,7 +96,7 @@ async fn a_page_waits_for_the_next_change() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_asked_for_is_refused() {
+async fn invalid_requests_for_changes_are_refused() {
     let (_engine, api) = service("changes-refused");
     for (uri, details) in [
         ("/changes?limit=0", "it must be an integer from 1 to 1000"),
@@ -161,7 +161,7 @@ async fn until(body: &mut widgets_server::AnswerBody, wanted: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_and_resumes() {
+async fn a_stream_of_changes_continues_and_can_be_resumed() {
     let (_engine, api) = service("changes-stream");
     check(&api, "add_widget", E, (204, "")).await;
     let open = async |headers: &[(&str, &str)]| {
@@ -205,7 +205,7 @@ async fn a_stream_goes_on_and_resumes() {
 /// position; others have none. Each answer has the request's own id, or a generated one that
 /// differs each time.
 #[tokio::test]
-async fn answers_have_positions_and_request_ids() {
+async fn responses_have_positions_and_request_ids() {
     let (_stored, api) = service("positions");
     let json = "content-type: application/json";
     let own = [json, "x-request-id: my/request-1"];
@@ -247,7 +247,7 @@ async fn answers_have_positions_and_request_ids() {
 
 /// A primary has every position of its own history and no others, so it never waits.
 #[tokio::test]
-async fn what_reads_after_a_position_of_this_history_is_answered_and_of_no_other() {
+async fn read_after_is_accepted_only_for_positions_of_this_history() {
     let (_stored, api) = service("read-after");
     let added = post(&api, "add_widget", E).await;
     let added = added.header("position").expect("a position").to_owned();
@@ -322,9 +322,9 @@ async fn what_reads_after_a_position_of_this_history_is_answered_and_of_no_other
     assert_eq!(probed.status, 200);
 }
 
-/// Without changes there are no positions.
+/// A store without a feed of changes has no positions.
 #[tokio::test]
-async fn a_store_without_changes_has_no_positions_to_read_after() {
+async fn read_after_is_not_supported_by_a_store_without_changes() {
     let api = api(Failing(busy()));
     let position = "read-after: 6f1c2d3e4f506172-00000001-0000000000000029";
     for path in ["/widgets/E", "/widgets", "/changes"] {

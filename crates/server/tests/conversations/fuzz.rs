@@ -85,7 +85,7 @@ proptest! {
     }
 
     #[test]
-    fn no_token_that_nobody_signed_is_believed(token in "[A-Za-z0-9_.=-]{0,80}") {
+    fn any_token_is_refused_if_the_service_has_no_secret(token in "[A-Za-z0-9_.=-]{0,80}") {
         let request = Request::get("/widgets/E")
             .header("authorization", format!("Bearer {token}"))
             .body(Full::default())

@@ -30,7 +30,7 @@ async fn three<S: Store>(api: &Api<S>) {
 }
 
 #[tokio::test]
-async fn pages_say_what_they_are() {
+async fn lists_report_their_status_and_content_range() {
     let (_stored, api) = service("lists-pages");
     let exact = "prefer: count=exact";
     let cases = [
@@ -64,7 +64,7 @@ async fn pages_say_what_they_are() {
 }
 
 #[tokio::test]
-async fn a_lookup_passes_over_no_parameter() {
+async fn a_lookup_refuses_query_parameters() {
     let (_stored, api) = service("lists-lookup");
     three(&api).await;
     for uri in [
@@ -79,7 +79,7 @@ async fn a_lookup_passes_over_no_parameter() {
 }
 
 #[tokio::test]
-async fn the_form_is_what_is_accepted() {
+async fn the_accept_header_selects_the_response_format() {
     let (_stored, api) = service("lists-forms");
     three(&api).await;
     let json = "application/json; charset=utf-8";
@@ -113,7 +113,7 @@ async fn the_form_is_what_is_accepted() {
 }
 
 #[tokio::test]
-async fn operations_that_were_answered_are_seen() {
+async fn completed_operations_are_visible_in_lists() {
     let (_stored, api) = service("lists-fresh");
     three(&api).await;
     let free =
@@ -139,7 +139,7 @@ async fn operations_that_were_answered_are_seen() {
 }
 
 #[tokio::test]
-async fn tables_are_only_read() {
+async fn methods_that_write_to_tables_are_refused() {
     let (_stored, api) = service("lists-methods");
     for method in ["POST", "PUT", "PATCH", "DELETE"] {
         for path in ["/widgets", "/slots", "/widgets/E/neighbourhood"] {
@@ -154,7 +154,7 @@ async fn tables_are_only_read() {
 }
 
 #[tokio::test]
-async fn neighbourhoods_show_widgets_and_what_joins_them() {
+async fn a_neighbourhood_is_truncated_at_widgets_max_or_not_found() {
     let (_stored, api) = service("lists-near");
     three(&api).await;
     let near = ask(&api, "GET /widgets/E/neighbourhood?depth=3&widgets_max=1").await;
@@ -168,7 +168,7 @@ async fn neighbourhoods_show_widgets_and_what_joins_them() {
 }
 
 #[tokio::test]
-async fn metrics_count_rows() {
+async fn metrics_count_scanned_and_returned_rows() {
     let (_stored, api) = service("lists-metrics");
     three(&api).await;
     ask(&api, "GET /widgets?name=not.like.*A*").await;
@@ -191,7 +191,7 @@ async fn metrics_count_rows() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_busy_says_when_to_come_back() {
+async fn a_list_from_a_busy_store_gets_503_with_retry_after() {
     let api = super::api(Failing(busy()));
     let answer = ask(&api, "GET /widgets").await;
     assert_eq!(answer.outcome(), (503, "WG503"));
@@ -200,7 +200,7 @@ async fn a_store_that_is_busy_says_when_to_come_back() {
 
 /// In JSON, each control character takes six bytes.
 #[tokio::test]
-async fn rows_that_are_longer_than_an_answer_may_be_are_refused_in_words() {
+async fn lists_over_the_size_limit_are_refused_and_change_pages_shortened() {
     let settings = Settings {
         answer_bytes_max: 20_000,
         ..Settings::default()
@@ -252,7 +252,7 @@ async fn rows_that_are_longer_than_an_answer_may_be_are_refused_in_words() {
 }
 
 #[tokio::test]
-async fn what_a_list_was_asked_for_comes_back_bounded() {
+async fn errors_about_long_queries_are_bounded_in_length() {
     let (_stored, api) = service("lists-echo");
     let long = "%00".repeat(2000);
     for query in [

@@ -37,7 +37,7 @@ async fn operations_are_applied_and_refused() {
 }
 
 #[tokio::test]
-async fn a_request_that_comes_again_with_its_key_is_answered_as_the_first_time() {
+async fn a_repeated_request_with_its_idempotency_key_gets_the_first_response() {
     let (_engine, api) = service("keys");
     let post = async |operation: &str, key: &str, body: &str| {
         let key = format!("idempotency-key: {key}");
@@ -62,7 +62,7 @@ async fn a_request_that_comes_again_with_its_key_is_answered_as_the_first_time()
     for (operation, body) in [("add_widget", F), ("remove_widget", r#"{"widget_sn":"E"}"#)] {
         assert_eq!(post(operation, "a", body).await, (422, other.into(), None));
     }
-    // A refusal because of the arguments alone does not use the key up.
+    // A request that is refused for its arguments alone does not use up its key.
     let itself = r#"{"widget1_sn":"E","widget2_sn":"E","port":"P"}"#;
     for _ in 0..2 {
         let refused = post("associate_widgets", "c", itself).await;
@@ -81,7 +81,7 @@ async fn a_request_that_comes_again_with_its_key_is_answered_as_the_first_time()
 }
 
 #[tokio::test]
-async fn a_value_that_is_not_right_is_refused_by_the_first_rule_that_it_breaks() {
+async fn an_invalid_value_is_refused_for_the_first_rule_it_breaks() {
     let (_engine, api) = service("values");
     let cases = [
         // Types and nulls.
@@ -177,7 +177,7 @@ async fn a_value_that_is_not_right_is_refused_by_the_first_rule_that_it_breaks()
 }
 
 #[tokio::test]
-async fn texts_are_kept_as_they_came() {
+async fn texts_are_stored_unchanged() {
     let (_engine, api) = service("texts");
     // Escapes, white space, maximum lengths.
     let body = format!(

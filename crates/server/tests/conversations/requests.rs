@@ -22,7 +22,7 @@ fn bad_body(message: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_no_call_is_refused_as_postgrest_does() {
+async fn invalid_calls_are_refused_as_by_postgrest() {
     let (_engine, api) = service("calls");
     let array =
         bad_body("a request is one operation: the body must be a JSON object, not an array");
@@ -119,7 +119,7 @@ async fn what_is_no_call_is_refused_as_postgrest_does() {
 }
 
 #[tokio::test]
-async fn a_member_that_is_named_twice_is_refused() {
+async fn a_body_with_a_duplicate_member_is_refused() {
     let (_engine, api) = service("twice");
     for (function, body, name) in [
         (
@@ -137,7 +137,7 @@ async fn a_member_that_is_named_twice_is_refused() {
 }
 
 #[tokio::test]
-async fn arguments_in_the_query_string_are_named_without_a_json_parameter() {
+async fn an_unknown_call_by_query_string_mentions_no_json_parameter() {
     let (_engine, api) = service("query");
     let answer = send(&api, "GET", "/rpc/add_widget?slots=x&widget_sn=E", &[], "").await;
     let expected = missing(
@@ -298,7 +298,7 @@ GET /widgets/e | accept: */* | | 404 WG001
 "#;
 
 #[tokio::test]
-async fn requests_are_checked_in_order() {
+async fn request_errors_are_checked_in_a_fixed_order() {
     let (_engine, api) = service("order");
     for line in ORDER.lines().filter(|line| line.contains('|')) {
         let parts: Vec<&str> = line.split('|').map(str::trim).collect();
@@ -323,7 +323,7 @@ async fn requests_are_checked_in_order() {
 }
 
 #[tokio::test]
-async fn errors_say_what_postgrest_says() {
+async fn error_bodies_match_those_of_postgrest() {
     let (_engine, api) = service("texts_of_errors");
     let all = "widget1_sn=E&port=P&widget2_sn=F";
     let cases: &[(&str, &str, &[&str], &str)] = &[

@@ -7,7 +7,7 @@ use widgets_server::Code;
 use widgets_server::{BrowserSettings, Origins};
 
 #[tokio::test]
-async fn preferences_that_were_followed_are_named() {
+async fn applied_preferences_are_named_in_the_response() {
     let (_engine, api) = service("preferences");
     let add = async |number: u32, prefer: &'static str| {
         let body = format!(r#"{{"widget_sn":"{number}","widget_name":"","slots":[]}}"#);
@@ -38,7 +38,7 @@ async fn preferences_that_were_followed_are_named() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_may_ask() {
+async fn cors_headers_allow_any_origin_if_so_configured() {
     let (_engine, api) = service("cors");
     let api = api.with_browsers(BrowserSettings {
         origins: Origins::parse(["*"]).expect("origins"),
@@ -49,7 +49,7 @@ async fn pages_of_other_origins_may_ask() {
         "access-control-request-method: POST",
         "access-control-request-headers: content-type,x-client-info",
     ];
-    // Before everything else, including the path.
+    // A preflight is answered before anything else is checked, including the path.
     for uri in ["/rpc/add_widget", "/a/b"] {
         let answer = send(&api, "OPTIONS", uri, &preflight, "").await;
         assert_eq!(answer.outcome(), (200, ""));
@@ -85,7 +85,7 @@ async fn pages_of_other_origins_may_ask() {
 }
 
 #[tokio::test]
-async fn faults_are_503_and_only_a_busy_store_says_when_to_try_again() {
+async fn faults_are_503_and_only_busy_ones_have_a_retry_after_header() {
     let reason = Reason::from("the disk is full");
     let cases = [
         (
@@ -114,7 +114,7 @@ async fn faults_are_503_and_only_a_busy_store_says_when_to_try_again() {
             ("GET", "/widgets/E", ""),
         ];
         if matches!(fault, Fault::Busy { .. }) {
-            // Removing it would only move its load to others.
+            // If it were removed from a load balancer, its load would only move to others.
             assert_eq!(
                 send(&api, "GET", "/ready", &[], "").await.outcome(),
                 (200, "")
@@ -149,7 +149,7 @@ async fn metrics_count_requests_by_operation_and_outcome() {
     post(&api, "drop_widget", "{}").await;
     send(&api, "GET", "/widgets/X", &[], "").await;
     send(&api, "GET", "/live", &[], "").await;
-    // Asking for permissions is not a refusal; reading an operation is.
+    // A HEAD of an operation asks for permissions and does not count; a GET counts as refused.
     for (method, query) in [
         ("HEAD", "?widget_sn="),
         ("HEAD", ""),
@@ -200,7 +200,7 @@ async fn metrics_count_requests_by_operation_and_outcome() {
 
 /// Prometheus sees no increase in a counter that appears with its first request.
 #[tokio::test]
-async fn every_count_is_there_before_the_first_request() {
+async fn all_request_counters_exist_before_the_first_request() {
     let (_engine, api) = service("counts");
     let answer = send(&api, "GET", "/metrics", &[], "").await;
     let lines = answer.body.lines();
@@ -217,7 +217,7 @@ async fn every_count_is_there_before_the_first_request() {
 }
 
 #[tokio::test]
-async fn programs_get_the_document_and_browsers_the_page() {
+async fn programs_get_the_openapi_document_and_browsers_the_page() {
     let (_engine, api) = service("document");
     let document = "application/openapi+json; charset=utf-8";
     let page = "text/html; charset=utf-8";
@@ -241,7 +241,11 @@ async fn programs_get_the_document_and_browsers_the_page() {
     assert!(policy.starts_with("default-src 'none'; "));
     assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
     let opener = answer.header("cross-origin-opener-policy");
-    assert_eq!(opener, Some("same-origin"), "others have no hold of it");
+    assert_eq!(
+        opener,
+        Some("same-origin"),
+        "other pages cannot access its window"
+    );
     let links = answer
         .body
         .split(['"'])
@@ -264,12 +268,16 @@ async fn programs_get_the_document_and_browsers_the_page() {
 
 /// A browser that guessed an answer's type could find a page in a name or in an error.
 #[tokio::test]
-async fn no_answer_is_taken_for_something_else_than_its_type() {
+async fn responses_forbid_content_sniffing_and_set_cache_control() {
     let (_engine, api) = service("declared");
     let added = post(&api, "add_widget", E).await;
     assert_eq!(added.outcome(), (204, ""));
-    assert_eq!(added.header("x-content-type-options"), None, "no content");
-    assert_eq!(added.header("cache-control"), None, "no content");
+    assert_eq!(
+        added.header("x-content-type-options"),
+        None,
+        "there is no content"
+    );
+    assert_eq!(added.header("cache-control"), None, "there is no content");
     for probe in ["/live", "/ready"] {
         let answer = send(&api, "GET", probe, &[], "").await;
         assert_eq!(answer.header("cache-control"), Some("no-store"), "{probe}");
@@ -318,7 +326,7 @@ async fn send_bytes<S: Store>(
 }
 
 #[tokio::test]
-async fn the_console_is_a_page_under_any_prefix_that_may_load_nothing_from_elsewhere() {
+async fn the_console_works_under_any_prefix_and_restricts_its_sources() {
     let (_engine, api) = service("console");
     let answer = send(&api, "GET", "/console", &[], "").await;
     assert_eq!(answer.outcome(), (308, ""));
@@ -346,7 +354,7 @@ async fn the_console_is_a_page_under_any_prefix_that_may_load_nothing_from_elsew
 }
 
 #[tokio::test]
-async fn a_probe_is_told_what_a_distributed_registry_promises_less() {
+async fn the_readiness_probe_reports_the_limits_of_a_distributed_registry() {
     let ready = send(&api(Spread), "GET", "/ready", &[], "").await;
     let told = r#"{"distributed":true,"lists":"of one moment for each shard","neighbourhoods":"of one moment for each shard","changes":"none","nodes":3,"nodes_away":1,"away":null}"#;
     assert_eq!((ready.status.as_u16(), ready.body.as_str()), (200, told));

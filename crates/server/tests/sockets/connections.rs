@@ -13,7 +13,7 @@ fn is_closed(mut stream: TcpStream) {
 }
 
 #[test]
-fn idle_connections_make_room_and_others_do_not() {
+fn idle_connections_are_closed_for_new_ones_and_busy_ones_are_kept() {
     let store = SlowStore::new();
     let limits = Limits {
         connections_max: 2,
@@ -52,7 +52,7 @@ fn idle_connections_make_room_and_others_do_not() {
 
 /// The server distinguishes the versions of HTTP by the first bytes, which may arrive one by one.
 #[test]
-fn a_client_is_understood_however_its_first_bytes_come() {
+fn the_http_version_is_detected_even_if_the_first_bytes_are_split() {
     let live = "GET /live HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
     let unusual = "PROPFIND /live HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
     // With the client's own settings frame, which is empty.
@@ -88,7 +88,7 @@ fn a_client_is_understood_however_its_first_bytes_come() {
 }
 
 #[test]
-fn a_client_that_asks_nothing_is_cut_off() {
+fn a_client_that_sends_no_request_is_cut_off() {
     let limits = Limits {
         idle_timeout: Duration::from_millis(50),
         request_timeout: Duration::from_millis(100),
@@ -104,7 +104,7 @@ fn a_client_that_asks_nothing_is_cut_off() {
 }
 
 #[test]
-fn a_shutdown_answers_what_has_begun_and_closes_what_is_idle() {
+fn a_shutdown_answers_open_requests_and_closes_idle_connections() {
     let store = SlowStore::new();
     let server = Server::start(store.clone(), Limits::default());
     let idle = server.connect();
@@ -118,10 +118,10 @@ fn a_shutdown_answers_what_has_begun_and_closes_what_is_idle() {
         thread::sleep(Duration::from_millis(1));
     }
     server.stop.send(()).expect("it runs");
-    assert_eq!(answer(idle), "", "nothing was asked on it");
+    assert_eq!(answer(idle), "", "no request was sent on it");
     assert!(
         TcpStream::connect(server.address).is_err(),
-        "nothing new is accepted"
+        "no new connection is accepted"
     );
     store.released.add_permits(8);
     for stream in busy {
@@ -134,7 +134,7 @@ fn a_shutdown_answers_what_has_begun_and_closes_what_is_idle() {
 /// A proxy's request that crosses the shutdown is answered, and the answer says that it is the last
 /// one.
 #[test]
-fn a_shutdown_says_farewell_on_connections_that_are_open() {
+fn a_shutdown_announces_the_close_on_open_connections() {
     /// Reports whether a further request may follow.
     fn ask(stream: &mut TcpStream) -> bool {
         let sent = stream.write_all(b"GET /live HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -159,12 +159,12 @@ fn a_shutdown_says_farewell_on_connections_that_are_open() {
     assert!(ask(&mut stream));
     server.stop.send(()).expect("it runs");
     while ask(&mut stream) {}
-    assert_eq!(answer(stream), "", "it was the last");
+    assert_eq!(answer(stream), "", "that answer was the last one");
     server.thread.join().expect("stopped");
 }
 
 #[test]
-fn a_shutdown_does_not_wait_for_ever() {
+fn a_shutdown_ends_at_its_timeout_despite_a_stuck_request() {
     let store = SlowStore::new();
     let limits = Limits {
         shutdown_timeout: Duration::from_millis(50),

@@ -65,7 +65,7 @@ fn with(headers: &str, body: &str) -> String {
 }
 
 #[test]
-fn lengths_that_contradict_are_refused_and_nothing_behind_them_is_read() {
+fn requests_with_invalid_framing_are_refused_and_smuggle_nothing() {
     let behind = format!("{BODY}{REMOVE}");
     let refused = |name, headers: &str| (name, with(headers, &behind), &[400][..], 0);
     check(vec![
@@ -119,7 +119,7 @@ fn lengths_that_contradict_are_refused_and_nothing_behind_them_is_read() {
 /// If both lengths are given, `Transfer-Encoding` takes precedence (RFC 9112, 6.3), in either
 /// order. Nothing inside a chunk or after the last one is ever taken for a request.
 #[test]
-fn chunks_hold_against_a_length_and_hide_no_request() {
+fn chunked_encoding_overrides_content_length_and_hides_no_request() {
     let chunk = format!("{:x}\r\n{REMOVE}\r\n0\r\n\r\n", REMOVE.len());
     let good = format!("11\r\n{BODY}\r\n0\r\n\r\n{REMOVE}");
     let json = "Content-Type: application/json";
@@ -206,7 +206,7 @@ fn chunks_hold_against_a_length_and_hide_no_request() {
 
 /// The host of a request must be unambiguous (RFC 9112, 3.2).
 #[test]
-fn a_request_names_one_host() {
+fn an_http_1_1_request_must_name_exactly_one_host() {
     let head = |line: &str, hosts: &str| format!("{line}\r\n{hosts}\r\n");
     let get = |version: &str, hosts: &str| head(&format!("GET /widgets/E HTTP/{version}"), hosts);
     let of = |name, request, status: &'static [u16]| (name, request, status, 0);
@@ -243,7 +243,7 @@ fn a_request_names_one_host() {
 }
 
 #[test]
-fn what_is_expected_and_cannot_be_is_refused() {
+fn unsupported_expect_headers_are_refused() {
     let json = "Content-Type: application/json\r\nContent-Length: 17";
     let expect = |what: &str| with(&format!("{json}\r\nExpect: {what}"), BODY);
     check(vec![
@@ -262,7 +262,7 @@ fn what_is_expected_and_cannot_be_is_refused() {
 /// After requests of certain lengths, the buffer of a connection has room for more than a head may
 /// have.
 #[test]
-fn a_head_is_no_longer_on_a_connection_that_was_used() {
+fn the_head_size_limit_also_applies_on_a_reused_connection() {
     let server = Server::start(Counting::default(), Limits::default());
     let live = "GET /live HTTP/1.1\r\nHost: test\r\nAuthorization: \r\n\r\n";
     let head = |bytes: usize| {
@@ -290,7 +290,7 @@ fn a_head_is_no_longer_on_a_connection_that_was_used() {
 }
 
 #[test]
-fn heads_that_are_too_large_or_no_http_are_refused() {
+fn oversized_heads_and_invalid_http_are_refused() {
     let many = (0..200).fold(String::new(), |lines, n| lines + &format!("X-{n}: x\r\n"));
     let get =
         |target: &str, lines: &str| format!("GET {target} HTTP/1.1\r\nHost: t\r\n{lines}\r\n");

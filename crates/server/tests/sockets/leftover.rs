@@ -37,7 +37,7 @@ fn read_until(stream: &mut TcpStream, kind: u8) -> Vec<(u8, u32, u8)> {
 
 /// Some clients treat a reset after the answer as an error and do not show the answer.
 #[test]
-fn a_request_that_is_refused_before_its_body_has_come_is_not_reset() {
+fn a_request_refused_before_its_body_arrives_is_not_reset() {
     let server = Server::start(Counting::default(), Limits::default());
     let mut stream = server.connect();
     let mut begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
@@ -50,7 +50,7 @@ fn a_request_that_is_refused_before_its_body_has_come_is_not_reset() {
         answered.iter().all(|&(kind, ..)| kind != RESET),
         "{answered:?}"
     );
-    // The rest of the body, then a request that is answered after everything that belongs to the
+    // The rest of the body, then pings, which are answered after everything that belongs to the
     // stream.
     stream
         .write_all(&frame(0, END_STREAM, 1, b"\"E\"}"))
@@ -71,7 +71,7 @@ fn a_request_that_is_refused_before_its_body_has_come_is_not_reset() {
 
 /// The server need not read more than a client may reasonably have sent before it saw the answer.
 #[test]
-fn a_body_without_an_end_is_reset_after_a_while() {
+fn a_request_whose_body_never_ends_is_reset_after_the_response() {
     let server = Server::start(Counting::default(), Limits::default());
     let mut stream = server.connect();
     let mut begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();

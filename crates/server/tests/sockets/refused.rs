@@ -30,7 +30,7 @@ fn head(stream: &mut TcpStream) -> String {
 /// Most clients send the whole request before they look for the answer. If the connection were
 /// reset, some of them would never see it.
 #[test]
-fn clients_that_are_still_sending_read_their_answer() {
+fn clients_that_are_still_sending_receive_the_error_response() {
     let server = Server::start(Counting::default(), Limits::default());
     let body = |bytes: usize| vec![b'x'; bytes];
     let too_large =
@@ -57,7 +57,7 @@ fn clients_that_are_still_sending_read_their_answer() {
 }
 
 #[test]
-fn a_short_body_that_nobody_wants_does_not_end_its_connection() {
+fn a_short_unwanted_body_does_not_close_the_connection() {
     let server = Server::start(Counting::default(), Limits::default());
     let mut stream = server.connect();
     for _ in 0..20 {
@@ -72,9 +72,9 @@ fn a_short_body_that_nobody_wants_does_not_end_its_connection() {
     server.stop();
 }
 
-/// Otherwise a client that sent a further request would never know what became of it.
+/// Without the header, a client could not know what became of a further request that it sent.
 #[test]
-fn the_last_answer_of_a_connection_says_so() {
+fn the_last_response_on_a_connection_says_connection_close() {
     let server = Server::start(Counting::default(), Limits::default());
     for (bytes, more) in [(100_000, ""), (1000, "Expect: 100-continue\r\n")] {
         let mut stream = server.connect();
@@ -87,9 +87,9 @@ fn the_last_answer_of_a_connection_says_so() {
     server.stop();
 }
 
-/// They have sent their request before they are refused.
+/// The clients have sent their requests before they are refused.
 #[test]
-fn connections_in_excess_read_why_and_probes_are_answered() {
+fn excess_connections_get_503_and_probes_are_still_answered() {
     let limits = Limits {
         connections_max: 1,
         ..Limits::default()

@@ -189,7 +189,11 @@ fn certificates_are_replaced_without_a_restart() {
     fs::rename(authority.path("second.key"), authority.path("server.key")).expect("renamed");
     assert!(tls.reload(false).expect("a pair"), "it changed");
     assert_eq!(shown().0, second);
-    assert_eq!(status(&mut open), Ok("404".into()), "what is open goes on");
+    assert_eq!(
+        status(&mut open),
+        Ok("404".into()),
+        "an open connection continues"
+    );
     fs::remove_file(authority.path("server.key")).expect("removed");
     let error = tls.reload(true).expect_err("gone").to_string();
     assert!(error.contains("server.key: "), "{error}");
@@ -198,7 +202,7 @@ fn certificates_are_replaced_without_a_restart() {
 }
 
 #[test]
-fn files_that_cannot_be_used_are_named() {
+fn unusable_certificate_and_key_files_are_named_in_the_error() {
     let authority = Authority::new();
     authority.issue("server.pem", "server.key");
     authority.issue("other.pem", "other.key");
@@ -244,7 +248,7 @@ fn files_that_cannot_be_used_are_named() {
 }
 
 #[test]
-fn client_certificates_are_required_or_give_a_role() {
+fn client_certificates_can_be_required_or_grant_a_role() {
     let authority = Authority::new();
     authority.issue("server.pem", "server.key");
     authority.issue("client.pem", "client.key");
@@ -288,7 +292,7 @@ fn client_certificates_are_required_or_give_a_role() {
 /// Finding a path through many certificates that sign each other takes long, and anybody can send
 /// them.
 #[test]
-fn a_chain_of_more_certificates_than_anybody_needs_is_not_looked_at() {
+fn an_overlong_client_certificate_chain_is_refused() {
     let authority = Authority::new();
     authority.issue("server.pem", "server.key");
     authority.issue("client.pem", "client.key");
@@ -307,7 +311,7 @@ fn a_chain_of_more_certificates_than_anybody_needs_is_not_looked_at() {
 }
 
 #[test]
-fn handshakes_that_go_wrong_harm_nobody_else() {
+fn failed_tls_handshakes_do_not_affect_other_clients() {
     let authority = Authority::new();
     authority.issue("server.pem", "server.key");
     let tls = Arc::new(Tls::load(authority.files(None)).expect("loaded"));
@@ -319,7 +323,7 @@ fn handshakes_that_go_wrong_harm_nobody_else() {
     let mut plain = server.connect();
     plain.write_all(REMOVE.as_bytes()).expect("sent");
     let mut told = Vec::new();
-    // An alert or nothing, but in any case the end.
+    // The server may send an alert, but closes the connection in any case.
     drop(plain.read_to_end(&mut told));
     assert!(told.len() < 16, "{told:?}");
     let mut stream = authority.client(&server, None, &[]);
@@ -329,9 +333,9 @@ fn handshakes_that_go_wrong_harm_nobody_else() {
     drop((silent, half));
 }
 
-/// A resumed session does not present its certificate again.
+/// A client that resumes a session does not present its certificate again.
 #[test]
-fn sessions_are_resumed_only_where_no_client_certificates_count() {
+fn tls_sessions_are_resumed_only_if_no_client_certificate_is_requested() {
     let authority = Authority::new();
     authority.issue("server.pem", "server.key");
     authority.issue("client.pem", "client.key");
@@ -394,7 +398,7 @@ fn ends(mut stream: Stream) -> bool {
     clippy::disallowed_methods,
     reason = "rustls checks certificates by the system's clock"
 )]
-fn a_connection_ends_when_its_certificate_has_expired() {
+fn a_connection_ends_when_its_client_certificate_expires() {
     let authority = Authority::new();
     authority.issue("server.pem", "server.key");
     authority.issue("client.pem", "client.key");
@@ -410,12 +414,12 @@ fn a_connection_ends_when_its_certificate_has_expired() {
     assert_eq!(status(&mut lasting), Ok("404".into()));
     assert_eq!(status(&mut brief), Ok("404".into()));
     assert!(ends(brief));
-    assert_eq!(status(&mut lasting), Ok("404".into()), "it goes on");
+    assert_eq!(status(&mut lasting), Ok("404".into()), "it stays open");
     server.stop();
 }
 
 #[test]
-fn connections_end_when_their_authority_is_not_trusted_any_more() {
+fn connections_end_when_their_certificate_authority_is_removed() {
     let authority = Authority::new();
     authority.issue("server.pem", "server.key");
     authority.issue("client.pem", "client.key");

@@ -50,7 +50,7 @@ fn is_cut(mut stream: TcpStream) -> bool {
 }
 
 #[test]
-fn a_client_that_lets_an_answer_wait_is_cut_off_whatever_else_it_sends() {
+fn a_client_that_leaves_a_response_unread_is_cut_off_despite_pings() {
     let limits = Limits {
         answer_timeout: Duration::from_millis(200),
         ..Limits::default()
@@ -63,7 +63,7 @@ fn a_client_that_lets_an_answer_wait_is_cut_off_whatever_else_it_sends() {
 }
 
 #[test]
-fn a_client_that_lets_too_much_wait_is_cut_off_and_others_are_answered() {
+fn a_client_with_too_many_unread_bytes_is_cut_off_and_others_served() {
     let limits = Limits {
         unread_bytes_max: 64 << 10,
         answer_timeout: Duration::from_hours(1),

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_of_a_service_or_of_an_archive() {
+    fn a_backup_url_names_a_service_or_an_archive() {
         for text in ["http://127.0.0.1:3000", "https://widgets.example/registry"] {
             assert!(matches!(place(text), Ok(Where::Service(url)) if url == text));
         }

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_told_by_their_numbers_if_there_are_any() {
+    fn ranges_of_entries_are_formatted_for_people() {
         assert_eq!(entries_text(1, 1), "no entries");
         assert_eq!(entries_text(2899, 2899), "no entries");
         assert_eq!(entries_text(3, 4), "entry 3");

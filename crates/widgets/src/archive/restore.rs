@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_understood_or_refused_in_words() {
+    fn a_time_is_parsed_or_refused_with_an_explanation() {
         assert_eq!(time("1970-01-01T00:00:01Z"), Ok(1_000_000));
         assert_eq!(time("1970-01-01 00:00:01.000002"), Ok(1_000_002));
         for wrong in ["", "yesterday", "2026-13-01T00:00:00Z"] {

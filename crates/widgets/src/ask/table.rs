@@ -62,7 +62,7 @@ mod tests {
     use super::write;
 
     #[test]
-    fn columns_line_up_by_what_a_terminal_shows() {
+    fn columns_are_aligned_by_display_width() {
         let mut text = Vec::new();
         let rows = [
             ["日本".to_owned(), "x".to_owned()],

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_a_line() {
+    fn a_change_is_formatted_as_one_line() {
         for (json, shown) in [
             (
                 r#"{"position":"p","at":"T","by":"alice","operation":"associate_widgets",

@@ -64,6 +64,6 @@ fn document() -> String {
 }
 
 #[test]
-fn the_document_is_up_to_date() {
+fn the_configuration_page_is_up_to_date() {
     expect_test::expect_file!["../../../../docs/configuration.md"].assert_eq(&document());
 }

@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_first_is_there() {
+    fn every_key_shown_first_in_help_exists() {
         for path in FIRST {
             assert!(KEYS.iter().any(|key| key.path() == *path), "{path}");
         }

@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_shown_can_be_given() {
+    fn every_default_is_accepted_in_the_form_it_is_shown() {
         let defaults = Configuration::default();
         for key in KEYS {
             let toml = (key.get)(&defaults);
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_inclusive_and_told_with_what_was_given() {
+    fn limits_are_inclusive_and_errors_show_the_given_value() {
         let connections_max = |text| {
             let mut configuration = Configuration::default();
             let key = KEYS.iter().find(|key| key.name == "connections_max");
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_segment_must_take_is_what_the_engine_asks_for() {
+    fn the_help_of_segment_bytes_states_the_minimum_of_the_engine() {
         let mut keys = KEYS.iter();
         let key = keys.find(|key| key.path() == "engine.segment_bytes");
         let help = key.expect("the key").help();

@@ -265,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_read_and_written() {
+    fn lists_are_parsed_and_formatted() {
         for (text, toml) in [
             ("", Some("\"\"")),
             (" ", Some("\"\"")),
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_required_by_name_or_by_default() {
+    fn required_claims_are_parsed_as_names_or_default() {
         for (text, toml) in [
             ("default", Some("\"default\"")),
             ("", Some("\"\"")),

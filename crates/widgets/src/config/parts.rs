@@ -256,7 +256,7 @@ mod tests {
     use crate::config::keys::{Configuration, KEYS};
 
     #[test]
-    fn defaults_are_those_of_the_parts() {
+    fn configuration_defaults_match_those_of_the_components() {
         let Configuration {
             http,
             engine,
@@ -288,7 +288,7 @@ mod tests {
     /// Every component checks its own settings. It must accept whatever the key accepts, and refuse
     /// the next value beyond the key's limits.
     #[test]
-    fn the_limits_are_those_of_the_parts() {
+    fn configuration_limits_match_those_of_the_components() {
         let http = |body_bytes_max| {
             let http = Http {
                 body_bytes_max,

@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_unit_is_the_one_that_the_key_is_named_for() {
+    fn the_name_of_a_key_decides_which_units_it_accepts() {
         for (name, text, number) in [
             ("idle_timeout_ms", "75s", "75000"),
             ("queue_wait_ms_max", "5s", "5000"),

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_names_a_host_and_no_user() {
+    fn a_url_must_have_a_host_and_no_user() {
         for (text, host, port, path) in [
             ("http://id.example", "id.example", 80, "/"),
             (
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_not_shown() {
+    fn the_query_of_a_url_is_masked() {
         let url = HttpUrl::new("https://id.example/keys?key=secret").expect("a URL");
         assert_eq!(url.to_string(), "https://id.example/keys?***");
         assert_eq!(format!("{url:?}"), "https://id.example/keys?***");

@@ -336,7 +336,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_are_levels_by_target() {
+    fn log_filters_are_levels_or_levels_by_target() {
         for text in [
             "info",
             "off",

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_command_line_that_serves_is_one() {
+    fn only_command_lines_of_widgets_serve_are_recognised() {
         assert_eq!(
             words(b"/usr/local/bin/widgets\0serve\0--listen\0[::]:8080\0"),
             Some(vec!["--listen".into(), "[::]:8080".into()])
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_is_found() {
+    fn exactly_one_running_service_must_be_found() {
         let proc = tempfile::tempdir().expect("a directory");
         let process = |id: &str, line: &[u8]| {
             let process = proc.path().join(id);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_pairs() {
+    fn environment_variables_are_parsed_into_pairs() {
         let text = |text: &str| OsString::from(text);
         assert_eq!(
             pairs(b"A=b=c\0NONE\0E=\0"),

@@ -186,7 +186,7 @@ mod tests {
     /// In the table, `.` means that the two flags go together, `n` that one of them needs a third,
     /// and `x` that they exclude each other.
     #[test]
-    fn every_pair_of_flags_is_decided() {
+    fn every_pair_of_load_flags_is_allowed_or_refused_as_listed() {
         let command = command();
         let ids: Vec<&str> = command
             .get_arguments()
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn values_and_the_url_decide_as_well() {
+    fn values_and_the_url_decide_which_load_flags_are_allowed() {
         let refused = |words: &[&str]| verdict(words).expect_err("refused");
         assert_eq!(
             refused(&["--rate", "10", "--duration", "1s", "--slo", "p99<1ms"]),

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_nobody_reads_holds_up_nobody_and_what_is_left_out_is_told() {
+    fn an_unread_stream_blocks_no_caller_and_omitted_lines_are_reported() {
         let reader = Reader::new(50);
         reader.push(0..1000);
         assert_eq!(reader.left_out.get(), 990, "ten lines of five bytes wait");
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_cannot_be_written_count_and_are_told_when_they_can() {
+    fn lines_lost_to_write_errors_are_counted_and_reported_later() {
         let reader = Reader::new(1000);
         for _ in 0..3 {
             reader
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_find_room_and_nobody_waits_for_a_reader_without_an_end() {
+    fn the_last_lines_are_exempt_from_the_limit_and_waiting_times_out() {
         let reader = Reader::new(5);
         reader.push(0..2);
         assert!(!reader.lines.wait(Duration::from_millis(1)));
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_lines_are_written_at_once_as_many_as_a_pipe_takes_whole() {
+    fn lines_are_written_whole_and_grouped_up_to_4096_bytes() {
         let line = |length: usize| [&*vec![b'x'; length - 1], b"\n"].concat();
         let lines = [line(4000), line(96), line(1), line(5000), line(10)];
         let lengths: Vec<_> = pieces(&lines.concat()).map(<[u8]>::len).collect();

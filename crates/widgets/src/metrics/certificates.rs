@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_to_expire_counts_and_new_files_are_read() {
+    fn the_earliest_expiry_is_reported_and_changed_files_are_reread() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("chain.pem");
         std::fs::write(&path, pem(2040) + &pem(2031)).expect("written");

@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_those_of_all_groups_around_it() {
+    fn memory_limit_files_include_those_of_parent_cgroups() {
         let files = |groups| {
             let files = limit_files(Path::new("/c"), groups).into_iter();
             files
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_all_of_them() {
+    fn memory_and_open_files_of_this_process_are_readable() {
         let resident = resident_bytes().expect("Linux tells");
         let limit = memory_limit_bytes().expect("Linux tells");
         assert!(resident > 100_000, "{resident}");

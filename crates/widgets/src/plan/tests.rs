@@ -33,7 +33,7 @@ fn assert_near(found: f64, expected: f64, part: f64) {
 
 /// docs/scale.md shows each figure with the value that is used here, and with its source.
 #[test]
-fn the_page_shows_the_figures() {
+fn the_scale_page_shows_every_figure_with_its_source() {
     for figure in ALL {
         let link = match figure.source.split_once('#') {
             Some(("scale.md", anchor)) => format!("[{anchor}](#{anchor})"),
@@ -48,9 +48,9 @@ fn the_page_shows_the_figures() {
     }
 }
 
-/// The pages of the measurements still contain the figures.
+/// The pages about the measurements contain the rows from which the figures come.
 #[test]
-fn the_figures_are_those_that_were_measured() {
+fn the_measurement_pages_contain_the_figures() {
     for (page, row) in [
         (
             PERFORMANCE,
@@ -71,7 +71,7 @@ fn the_figures_are_those_that_were_measured() {
 }
 
 #[test]
-fn ten_million_widgets_take_what_was_measured() {
+fn the_plan_for_ten_million_widgets_matches_the_measurements() {
     let Plan { machines, .. } = planned(Store::Embedded, 10_000_000, 1000.0);
     let spared = f64::from(u32::try_from(machines[0].memory_bytes >> 20).expect("MiB"));
     // Resident memory, a fifth more for a checkpoint, and a reserve of one third.
@@ -86,7 +86,7 @@ fn ten_million_widgets_take_what_was_measured() {
 /// The operations per second in docs/scale.md's table, for workers with two cores that do nothing
 /// else.
 #[test]
-fn the_model_of_citus_gives_the_table_of_the_page() {
+fn the_citus_model_gives_the_table_of_the_scale_page() {
     for (workers, at_random, of_1024, routed) in [
         (2.0, 161_000.0, 224_000.0, 161_000.0),
         (4.0, 234_000.0, 396_000.0, 321_000.0),
@@ -111,7 +111,7 @@ fn the_model_of_citus_gives_the_table_of_the_page() {
 }
 
 #[test]
-fn what_limits_is_told() {
+fn the_limiting_resource_is_reported() {
     let memory = planned(Store::Embedded, 1_000_000_000, 1000.0);
     assert!(!memory.fits);
     assert!(memory.limit.contains("memory"), "{}", memory.limit);
@@ -136,7 +136,7 @@ fn what_limits_is_told() {
 }
 
 #[test]
-fn the_simplest_that_fits_is_advised() {
+fn the_simplest_store_that_fits_is_advised() {
     let advised = |widgets, rate| {
         let machine = Machine {
             cores: 16,
@@ -155,9 +155,9 @@ fn the_simplest_that_fits_is_advised() {
     assert_eq!(advised(100_000_000_000, 200_000.0), None);
 }
 
-/// More widgets or operations never need less.
+/// More widgets and operations never need fewer machines. If fewer do not fit, neither do more.
 #[test]
-fn more_never_needs_less() {
+fn more_widgets_and_operations_never_need_fewer_machines() {
     for store in [Store::Embedded, Store::Postgres, Store::Citus] {
         let mut before: Option<Plan> = None;
         for step in 0..40 {

@@ -67,7 +67,7 @@ fn listed(told: &str) -> String {
 }
 
 #[test]
-fn without_a_standby_nothing_is_taken_and_with_one_everything() {
+fn operations_need_an_acknowledging_standby_unless_set_to_alone() {
     let (first, second) = (Directory::new("waits"), Directory::new("holds"));
     let primary = start(first.path(), &[SOON]);
     let (status, told) = try_add(&primary, "early");
@@ -85,8 +85,12 @@ fn without_a_standby_nothing_is_taken_and_with_one_everything() {
     );
 
     let standby = start(second.path(), &[SOON, &["--follow", &url(&primary)]]);
-    wait_until("it is named", || acknowledged_by(&primary, "standby"));
-    wait_until("it is taken", || try_add(&primary, "w0").0 == 204);
+    wait_until("the standby is the holder", || {
+        acknowledged_by(&primary, "standby")
+    });
+    wait_until("an operation is accepted", || {
+        try_add(&primary, "w0").0 == 204
+    });
     assert_eq!(get(&standby, "/widgets/w0").0, 200);
     wait_until("it is ready", || get(&primary, "/ready").0 == 200);
     let (code, told) = holder(first.path(), &primary, &[]);
@@ -108,30 +112,40 @@ fn without_a_standby_nothing_is_taken_and_with_one_everything() {
     let (status, told) = get(&primary, "/changes");
     assert!(status == 200 && !told.contains("unknown"), "{told}");
     standby.signal(Signal::CONT);
-    wait_until("it goes on", || try_add(&primary, "later").0 != 503);
+    wait_until("the primary continues", || {
+        try_add(&primary, "later").0 != 503
+    });
     assert_eq!(get(&primary, "/widgets/unknown").0, 200, "it was applied");
     assert_eq!(get(&primary, "/widgets/refused").0, 404);
 
-    // If the standby is gone for good, an operator says so.
+    // If the standby is lost for good, an operator allows the primary to acknowledge alone.
     standby.kill();
-    wait_until("it sees that", || acknowledged_by(&primary, "nobody"));
+    wait_until("the primary notices the loss", || {
+        acknowledged_by(&primary, "nobody")
+    });
     assert_eq!(holder(first.path(), &primary, &["--alone"]).0, Some(0));
-    wait_until("it goes on alone", || acknowledged_by(&primary, "alone"));
+    wait_until("the primary acknowledges alone", || {
+        acknowledged_by(&primary, "alone")
+    });
     add(&primary, "alone");
 }
 
 #[test]
-fn the_holder_alone_is_promoted_and_the_primary_before_acknowledges_nothing() {
+fn only_the_holder_is_promoted_and_the_old_primary_acknowledges_nothing() {
     let [first, second, third, copy] = ["held", "holder", "other", "copy"].map(Directory::new);
     let primary = start(first.path(), &[LATE]);
     let address = url(&primary);
     let standby = start(second.path(), &[LATE, &["--follow", &address]]);
-    wait_until("it is named", || acknowledged_by(&primary, "standby"));
+    wait_until("the standby is the holder", || {
+        acknowledged_by(&primary, "standby")
+    });
     let other = start(third.path(), &[LATE, &["--follow", &address]]);
     for number in 0..50 {
         add(&primary, &format!("w{number}"));
     }
-    wait_until("the other has it", || get(&other, "/widgets/w49").0 == 200);
+    wait_until("the other standby has the last widget", || {
+        get(&other, "/widgets/w49").0 == 200
+    });
     let (code, told) = promote(third.path(), &other);
     assert!(
         code != Some(0) && told.contains("is not the holder"),
@@ -155,7 +169,7 @@ fn the_holder_alone_is_promoted_and_the_primary_before_acknowledges_nothing() {
     for number in 0..50 {
         assert_eq!(get(&standby, &format!("/widgets/w{number}")).0, 200);
     }
-    // At another address, so that nobody notifies it.
+    // It listens at another address, so the new primary cannot notify it.
     let old = start(copy.path(), &[SOON]);
     let (status, told) = try_add(&old, "second history");
     assert!(status == 503 && told.contains("WG504"), "{status} {told}");
@@ -166,20 +180,24 @@ fn the_holder_alone_is_promoted_and_the_primary_before_acknowledges_nothing() {
 /// Switches roles and back: every answered operation is always on two disks, and only the holder
 /// takes over.
 #[test]
-fn roles_are_switched_to_the_holder_alone_and_nothing_is_lost() {
+fn a_switchover_is_allowed_only_to_the_holder_and_loses_nothing() {
     let [first, second, third] = ["switched", "switch_holder", "switch_other"].map(Directory::new);
     let one = start(first.path(), &[LATE]);
     let other = start(second.path(), &[LATE, &["--follow", &url(&one)]]);
-    wait_until("it is named", || acknowledged_by(&one, "standby"));
+    wait_until("the standby is the holder", || {
+        acknowledged_by(&one, "standby")
+    });
     let third = start(third.path(), &[LATE, &["--follow", &url(&one)]]);
     add(&one, "w0");
-    wait_until("it has it", || get(&third, "/widgets/w0").0 == 200);
+    wait_until("the widget is copied", || {
+        get(&third, "/widgets/w0").0 == 200
+    });
     let switch_over = |standby: &Service| {
         let to = url(standby);
         let arguments = ["promote", "--switchover", "--within", "60s", &to];
         outcome(widgets(first.path()).args(arguments))
     };
-    // Otherwise the holder could be promoted as well, and both would answer.
+    // Otherwise the holder could be promoted as well, and both would acknowledge operations.
     let (code, told) = switch_over(&third);
     assert!(
         code == Some(1) && told.contains("is the holder, and could be promoted beside"),
@@ -192,7 +210,7 @@ fn roles_are_switched_to_the_holder_alone_and_nothing_is_lost() {
         assert_eq!(code, Some(0), "{told}");
         // The new primary's own disk is enough until the previous primary has everything and is
         // named the holder.
-        wait_until("the other one is named", || {
+        wait_until("the other one is the holder", || {
             acknowledged_by(next, "standby")
         });
         add(next, &format!("switched{number}"));
@@ -208,15 +226,19 @@ fn roles_are_switched_to_the_holder_alone_and_nothing_is_lost() {
 
 /// The primary and the holder are gone: an operator's confirmation is needed, and is enough.
 #[test]
-fn a_standby_that_is_not_the_holder_is_promoted_by_force_alone() {
+fn a_standby_that_is_not_the_holder_is_promoted_only_with_force() {
     let [first, second, third] = ["gone", "gone_holder", "forced"].map(Directory::new);
     let primary = start(first.path(), &[LATE]);
     let address = url(&primary);
     let holder = start(second.path(), &[LATE, &["--follow", &address]]);
-    wait_until("it is named", || acknowledged_by(&primary, "standby"));
+    wait_until("the standby is the holder", || {
+        acknowledged_by(&primary, "standby")
+    });
     let other = start(third.path(), &[LATE, &["--follow", &address]]);
     add(&primary, "w0");
-    wait_until("it has it", || get(&other, "/widgets/w0").0 == 200);
+    wait_until("the widget is copied", || {
+        get(&other, "/widgets/w0").0 == 200
+    });
     primary.kill();
     holder.kill();
     let (code, told) = promote(third.path(), &other);
@@ -237,14 +259,17 @@ fn a_standby_that_is_not_the_holder_is_promoted_by_force_alone() {
     assert_eq!(outcome(widgets(third.path()).args(both)).0, Some(2));
 }
 
-/// A planned change: the previous holder is informed first, and nothing is refused meanwhile.
+/// This is a planned change: the previous holder is informed first, and no operation is refused
+/// meanwhile.
 #[test]
-fn an_operator_changes_the_holder_and_a_stop_answers_what_was_accepted() {
+fn a_holder_set_by_an_operator_acknowledges_and_can_be_promoted() {
     let [first, second, third] = ["changes", "before", "after"].map(Directory::new);
     let primary = start(first.path(), &[LATE]);
     let address = url(&primary);
     let before = start(second.path(), &[LATE, &["--follow", &address]]);
-    wait_until("it is named", || acknowledged_by(&primary, "standby"));
+    wait_until("the standby is the holder", || {
+        acknowledged_by(&primary, "standby")
+    });
     let named = listed(&holder(first.path(), &primary, &[]).1);
     let after = start(third.path(), &[LATE, &["--follow", &address]]);
     add(&primary, "w0");
@@ -262,7 +287,7 @@ fn an_operator_changes_the_holder_and_a_stop_answers_what_was_accepted() {
     let (code, told) = holder(first.path(), &primary, &["--member", &wanted]);
     assert_eq!(code, Some(0), "{told}");
     let is_wanted = format!("holder           {wanted}");
-    wait_until("it is named", || {
+    wait_until("the standby is the holder", || {
         holder(first.path(), &primary, &[]).1.contains(&is_wanted)
     });
     before.kill();

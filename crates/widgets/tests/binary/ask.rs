@@ -13,7 +13,7 @@ fn ask(directory: &Directory, service: &Service, arguments: &[&str]) -> (i32, St
 }
 
 #[test]
-fn the_operations_and_a_widget() {
+fn the_commands_apply_operations_and_get_shows_the_widget() {
     let directory = Directory::new("ask");
     let service = Service::start(directory.path(), &[]);
     let ask = |arguments: &[&str]| ask(&directory, &service, arguments);
@@ -53,7 +53,7 @@ fn the_operations_and_a_widget() {
 }
 
 #[test]
-fn the_exit_code_says_what_became_of_it() {
+fn the_exit_code_distinguishes_refusal_misuse_and_no_connection() {
     let directory = Directory::new("ask");
     let service = Service::start(directory.path(), &[]);
     let ask = |arguments: &[&str]| ask(&directory, &service, arguments);
@@ -81,7 +81,7 @@ fn the_exit_code_says_what_became_of_it() {
 }
 
 #[test]
-fn what_is_empty_or_cannot_be_meant_is_told() {
+fn empty_results_and_invalid_arguments_are_reported() {
     let directory = Directory::new("ask");
     let service = Service::start(directory.path(), &[]);
     let ask = |arguments: &[&str]| ask(&directory, &service, arguments);

@@ -8,10 +8,10 @@ use crate::{
 };
 use std::os::unix::fs::PermissionsExt as _;
 
-/// Whatever the umask of its caller is: an archive contains the whole data directory, which is for
-/// its owner only.
+/// An archive contains the whole data directory, so only its owner may read it, whatever the umask
+/// of the caller is.
 #[test]
-fn an_archive_in_a_folder_is_for_its_owner_alone() {
+fn an_archive_folder_is_accessible_only_to_its_owner() {
     let directory = Directory::new("backup-modes");
     let data = directory.path().join("data");
     let generated = widgets(directory.path())
@@ -45,7 +45,7 @@ fn an_archive_in_a_folder_is_for_its_owner_alone() {
 }
 
 #[test]
-fn a_service_on_postgresql_says_what_to_use_instead() {
+fn backup_refuses_a_postgresql_service_and_suggests_pg_dump() {
     let directory = Directory::new("backup-postgres");
     let server = Server::start(&[]);
     let owner = server.database("registry", "postgres");
@@ -72,7 +72,7 @@ fn said(directory: &Directory, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_journal_and_an_archive_without_any_entry_are_told_as_empty() {
+fn a_journal_or_archive_without_entries_is_reported_as_empty() {
     let directory = Directory::new("backup-nothing");
     let archive = format!("file://{}/archive", directory.path().display());
     let empty = format!("file://{}/empty", directory.path().display());

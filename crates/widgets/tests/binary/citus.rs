@@ -59,7 +59,7 @@ async fn until_told(service: &Service, prefix: &str, nodes: usize, away: &[Strin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readiness_tells_of_the_nodes() {
+async fn readiness_reports_the_nodes_and_which_are_down() {
     if !is_there() {
         return;
     }
@@ -95,7 +95,7 @@ async fn readiness_tells_of_the_nodes() {
 
 /// Two services, over HTTP; the texts of the answers are compared as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn services_before_a_distributed_registry_conform() {
+async fn services_on_a_distributed_registry_pass_the_conformance_suite() {
     if !is_there() {
         return;
     }

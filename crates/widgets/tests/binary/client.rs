@@ -35,7 +35,7 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn the_operations_of_the_client_are_those_of_the_document() {
+fn the_operations_of_the_rust_client_match_the_openapi_document() {
     let directory = Directory::new("client_document");
     let service = Service::start(directory.path(), &[]);
     let accept = "Accept: application/openapi+json\r\n";
@@ -75,7 +75,7 @@ fn the_operations_of_the_client_are_those_of_the_document() {
 }
 
 #[test]
-fn an_operation_that_is_sent_safely_again_is_applied_once() {
+fn an_operation_repeated_with_its_idempotency_key_is_applied_once() {
     let directory = Directory::new("client_safely");
     let service = Service::start(directory.path(), &[]);
     let (client, patience) = (client(&service), Duration::from_secs(20));

@@ -21,7 +21,7 @@ fn with_file(directory: &Path, content: &str, arguments: &[&str]) -> (i32, Strin
 }
 
 #[test]
-fn help_names_every_flag_with_its_variable_and_default() {
+fn the_help_of_serve_matches_its_snapshot() {
     let directory = Directory::new("help");
     // The width must not depend on this terminal.
     let (code, help, _) = run(widgets(directory.path())
@@ -54,7 +54,7 @@ pub(crate) fn help(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn each_command_shows_its_own_flags_and_those_that_are_used_first() {
+fn the_help_of_a_command_lists_its_own_and_the_most_used_flags() {
     for (command, own) in [
         (
             &["export"][..],
@@ -137,7 +137,7 @@ fn each_command_shows_its_own_flags_and_those_that_are_used_first() {
 }
 
 #[test]
-fn all_flags_or_those_of_a_section_are_shown_on_request() {
+fn help_shows_all_flags_or_one_section_on_request() {
     let first = help(&["serve", "--help"]);
     let all = help(&["serve", "--help", "--all"]);
     assert_eq!(help(&["serve", "--all", "--help"]), all);
@@ -159,7 +159,7 @@ fn all_flags_or_those_of_a_section_are_shown_on_request() {
 }
 
 #[test]
-fn a_slip_is_told_with_what_was_meant() {
+fn a_misspelt_command_or_flag_gets_a_suggestion() {
     let directory = Directory::new("slips");
     for (arguments, meant) in [
         (&["srve"][..], "'serve'"),
@@ -176,7 +176,7 @@ fn a_slip_is_told_with_what_was_meant() {
 }
 
 #[test]
-fn a_number_below_zero_is_a_wrong_value_of_its_flag() {
+fn a_negative_number_is_reported_as_an_invalid_value_of_its_flag() {
     let directory = Directory::new("below_zero");
     for (arguments, flag) in [
         (&["list", "--limit", "-1"][..], "--limit"),
@@ -194,7 +194,7 @@ fn a_number_below_zero_is_a_wrong_value_of_its_flag() {
 }
 
 #[test]
-fn where_something_was_written_to_is_told() {
+fn a_failed_write_is_reported_with_the_name_of_the_file() {
     let directory = Directory::new("written_to");
     let mut generate = widgets(directory.path());
     let (code, _, told) = run(generate.args(["generate", "--widgets", "100", "--data-dir", "d"]));
@@ -206,7 +206,7 @@ fn where_something_was_written_to_is_told() {
 }
 
 #[test]
-fn quantities_have_their_units() {
+fn quantities_accept_units_in_files_variables_and_flags() {
     let directory = Directory::new("units");
     let file = "[http]\nidle_timeout_ms = \"1m 30s\"\n[engine]\nsegment_bytes = \"32MiB\"\n";
     std::fs::write(directory.path().join("widgets.toml"), file).expect("a file");
@@ -227,7 +227,7 @@ fn quantities_have_their_units() {
 }
 
 #[test]
-fn flags_of_load_that_exclude_or_need_each_other_are_refused() {
+fn invalid_combinations_of_load_flags_are_refused() {
     let directory = Directory::new("load_flags");
     // Nothing is contacted: nobody listens at this address.
     let slo = ["--rate", "10", "--duration", "1s", "--slo", "p99<10ms"];
@@ -247,7 +247,7 @@ fn flags_of_load_that_exclude_or_need_each_other_are_refused() {
 }
 
 #[test]
-fn a_wrong_command_line_exits_with_2() {
+fn an_invalid_command_line_exits_with_2() {
     let directory = Directory::new("usage");
     for arguments in [&["sevre"][..], &["serve", "--lisen", "x"], &["config"], &[]] {
         let (code, _, told) = run(widgets(directory.path()).args(arguments));
@@ -257,7 +257,7 @@ fn a_wrong_command_line_exits_with_2() {
 }
 
 #[test]
-fn the_example_has_every_key_and_changes_nothing() {
+fn the_example_configuration_has_every_key_with_its_default() {
     let directory = Directory::new("example");
     let (code, example, _) = run(widgets(directory.path()).args(["config", "example"]));
     assert_eq!(code, 0);
@@ -293,7 +293,7 @@ fn the_example_has_every_key_and_changes_nothing() {
 }
 
 #[test]
-fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
+fn flags_override_variables_which_override_the_file_and_defaults() {
     let directory = Directory::new("precedence");
     let file = "[http]\nworkers = 1\nconnections_max = 1\nlisten = \"[::1]:1\"\n";
     std::fs::write(directory.path().join("widgets.toml"), file).expect("a file");
@@ -343,7 +343,7 @@ fn refused(name: &str, content: &str, arguments: &[&str], told: &Expect) {
 }
 
 #[test]
-fn every_problem_of_a_file_is_told_with_its_line() {
+fn every_problem_in_a_configuration_file_is_reported_with_its_line() {
     let content = "\
 [http]
 listen = 3000
@@ -376,7 +376,7 @@ format
 }
 
 #[test]
-fn settings_must_fit_together() {
+fn segments_too_small_for_a_whole_batch_are_refused() {
     let told = expect![[r#"
         widgets.toml:1: engine.segment_bytes must be at least 3233840 (a whole batch of queue_operations_max = 2048) and less than 4294967296, 8192 was given
     "#]];
@@ -384,7 +384,7 @@ fn settings_must_fit_together() {
 }
 
 #[test]
-fn a_database_has_one_password_and_a_directory_none() {
+fn a_store_password_requires_a_database_and_a_single_source() {
     let told = expect![[r#"
         store.password is for a PostgreSQL database: name it by store.url
     "#]];
@@ -407,7 +407,7 @@ fn a_database_has_one_password_and_a_directory_none() {
 }
 
 #[test]
-fn a_file_of_a_password_that_is_not_there_is_told_before_anything_is_opened() {
+fn a_missing_password_file_is_reported_before_connecting() {
     let directory = Directory::new("password-file");
     let database = [
         "--store",
@@ -429,7 +429,7 @@ fn a_file_of_a_password_that_is_not_there_is_told_before_anything_is_opened() {
 }
 
 #[test]
-fn secrets_are_not_told() {
+fn secrets_in_an_invalid_store_url_are_masked() {
     let told = expect![[r#"
         --store: store.url must be "embedded", or the URL of a PostgreSQL database such as "postgres://user@host/database", "mysql://user:***@host/db?***" was given
     "#]];
@@ -447,7 +447,7 @@ fn secrets_are_not_told() {
 }
 
 #[test]
-fn a_missing_file_is_named() {
+fn a_missing_configuration_file_is_reported() {
     let directory = Directory::new("missing_file");
     let (code, _, told) =
         run(widgets(directory.path()).args(["config", "check", "--config", "nowhere.toml"]));
@@ -459,7 +459,7 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
-fn what_was_given_and_cannot_be_right_ends_with_2_and_what_cannot_be_done_with_1() {
+fn invalid_arguments_exit_with_2_and_failures_with_1() {
     let directory = Directory::new("misuse");
     let path = directory.path();
     std::fs::write(path.join("wrong.toml"), "[http]\nlisten = \"foo\"\n").expect("a file");
@@ -532,7 +532,7 @@ fn what_was_given_and_cannot_be_right_ends_with_2_and_what_cannot_be_done_with_1
 }
 
 #[test]
-fn a_mistake_is_told_the_same_whatever_the_environment_has() {
+fn usage_errors_do_not_depend_on_environment_variables() {
     let directory = Directory::new("usage");
     for arguments in [
         &["get"][..],

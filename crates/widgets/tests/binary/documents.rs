@@ -68,7 +68,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_has_an_existing_target() {
     let mut checked = 0;
     for document in documents() {
         let text = fs::read_to_string(&document).expect("text");
@@ -94,7 +94,7 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
-fn every_page_is_in_its_index() {
+fn every_page_of_docs_is_listed_in_its_index() {
     for index in documents()
         .into_iter()
         .filter(|path| path.ends_with("README.md"))

@@ -343,7 +343,7 @@ impl Store for HttpStore {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_service_conforms_over_http() {
+async fn the_service_passes_the_conformance_suite_over_http() {
     let directory = Directory::new("conformance");
     let service = Service::start(directory.path(), &[]);
     let clients = [

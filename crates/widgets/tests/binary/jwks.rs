@@ -173,9 +173,10 @@ fn refetch(service: &Service, admin: &str, outcome: &str) {
     wait_until(outcome, || fetches(service, admin, outcome) > before);
 }
 
-/// A provider has many clients, and its keys sign the tokens for all of them.
+/// A provider signs the tokens of all its clients with the same keys, so the service must check the
+/// claims.
 #[test]
-fn a_token_of_a_provider_ends_and_is_for_this_service() {
+fn a_token_must_have_the_required_claims_audience_and_issuer() {
     let key = Key::new("key", 1);
     let provider = Provider::start(ok(&set(&[&key])), None);
     let directory = Directory::new("jwks_claims");
@@ -238,7 +239,7 @@ fn keys_are_rotated_without_a_restart() {
 }
 
 #[test]
-fn the_last_keys_go_on_when_fetching_fails() {
+fn the_last_fetched_keys_stay_in_use_when_fetching_fails() {
     let key = Key::new("key", 1);
     let provider = Provider::start(ok(&set(&[&key])), None);
     let directory = Directory::new("jwks_failures");
@@ -289,7 +290,7 @@ fn the_last_keys_go_on_when_fetching_fails() {
 }
 
 #[test]
-fn a_service_starts_without_its_provider_and_goes_on_trying() {
+fn a_service_starts_while_its_key_provider_is_down_and_retries() {
     let key = Key::new("key", 1);
     let provider = Provider::start(Manner::Down, None);
     let directory = Directory::new("jwks_down");
@@ -317,7 +318,7 @@ fn a_service_starts_without_its_provider_and_goes_on_trying() {
 }
 
 #[test]
-fn a_provider_must_show_a_certificate_that_is_trusted() {
+fn a_key_provider_with_an_untrusted_certificate_is_refused() {
     let key = Key::new("key", 1);
     let directory = Directory::new("jwks_tls");
     let authority = Authority::new(directory.path());
@@ -350,7 +351,7 @@ fn a_provider_must_show_a_certificate_that_is_trusted() {
 }
 
 #[test]
-fn a_url_is_checked_before_anything_is_opened() {
+fn config_check_reports_invalid_jwks_settings_without_secrets() {
     let directory = Directory::new("jwks_check");
     let check = |arguments: &[&str]| {
         let mut widgets = widgets(directory.path());

@@ -170,7 +170,7 @@ fn kill_at_start(directory: &Path, round: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_answered_survives_fifty_kills() {
+async fn answered_operations_survive_fifty_kills() {
     let directory = Directory::new("kill");
     let mut owns: Vec<Own> = (0..WRITERS)
         .map(|writer| Own {

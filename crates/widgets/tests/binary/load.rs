@@ -36,7 +36,7 @@ fn begin(directory: &Path, url: &str) -> Child {
         .expect("the binary runs")
 }
 
-/// Waits for this many lines about the load.
+/// Waits until the load prints a line that begins with this text.
 fn wait_for_lines(child: &mut Child, start: &str) {
     let stderr = child.stderr.take().expect("a pipe");
     let mut lines = BufReader::new(stderr).lines();
@@ -69,7 +69,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn both_signals_end_the_load_with_its_audit_and_its_reports() {
+fn sigterm_and_sigint_end_a_load_with_its_audit_and_reports() {
     let directory = Directory::new("load_signals");
     let path = directory.path();
     let service = Service::start(path, &[]);
@@ -103,10 +103,10 @@ fn both_signals_end_the_load_with_its_audit_and_its_reports() {
 }
 
 #[test]
-fn what_ends_a_load_before_its_time_leaves_the_last_reports() {
+fn an_interrupted_or_killed_load_leaves_the_previous_reports() {
     let directory = Directory::new("load_ended");
     let path = directory.path();
-    // It accepts the connection, and never answers.
+    // This peer accepts the connection, and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}", silent.local_addr().expect("its address"));
     let child = begin(path, &url);
@@ -133,7 +133,7 @@ fn what_ends_a_load_before_its_time_leaves_the_last_reports() {
 
 /// The first process of a container ends only at signals that it handles.
 #[test]
-fn as_the_first_process_it_hears_its_signals() {
+fn a_load_running_as_pid_1_ends_at_sigterm() {
     let apart = || {
         let mut apart = Command::new("unshare");
         apart.args([
@@ -150,7 +150,7 @@ fn as_the_first_process_it_hears_its_signals() {
         println!("NOT checked: this machine lets nobody have processes of their own numbering");
         return;
     }
-    // It accepts the connection, and never answers.
+    // This peer accepts the connection, and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}", silent.local_addr().expect("its address"));
     let mut load = apart();

@@ -40,7 +40,7 @@ pub(crate) fn metrics(service: &Service) -> String {
 }
 
 #[test]
-fn all_that_alerts_and_dashboards_name_is_there_from_the_start() {
+fn every_metric_in_alerts_and_dashboards_exists_from_the_start() {
     let directory = Directory::new("metrics");
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

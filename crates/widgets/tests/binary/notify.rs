@@ -27,7 +27,7 @@ pub(crate) fn listen(directory: &Path) -> UnixDatagram {
 }
 
 #[test]
-fn systemd_hears_of_the_start_of_every_answer_and_of_the_stop() {
+fn systemd_is_notified_of_the_start_the_watchdog_and_the_stop() {
     let directory = Directory::new("notify");
     let key = KeyPair::generate().expect("a key");
     let params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
@@ -37,7 +37,7 @@ fn systemd_hears_of_the_start_of_every_answer_and_of_the_stop() {
     let listener = listen(directory.path());
     let socket = directory.path().join("notify");
     let plain = &[][..];
-    // The watchdog asks without TLS, and an alert counts as an answer.
+    // The watchdog sends its request without TLS. A TLS alert counts as an answer.
     let tls = &["--tls-certificate=tls.pem", "--tls-key=key.pem"][..];
     for arguments in [plain, tls] {
         let variables = [
@@ -57,7 +57,7 @@ fn systemd_hears_of_the_start_of_every_answer_and_of_the_stop() {
 }
 
 #[test]
-fn a_start_that_fails_is_over_at_once_and_never_ready() {
+fn a_failed_start_sends_no_notification_to_systemd() {
     let directory = Directory::new("not_ready");
     let other = Service::start(directory.path(), &[]);
     let listener = listen(directory.path());

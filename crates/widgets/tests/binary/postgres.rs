@@ -126,7 +126,7 @@ fn until_recovered(server: &Server) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_answered_is_lost_whoever_is_killed() {
+async fn answered_operations_survive_kills_of_services_and_of_postgresql() {
     let directory = Directory::new("postgres");
     let mut server = Server::start(&[]);
     let owner = server.database("registry", "postgres");

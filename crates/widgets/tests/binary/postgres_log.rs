@@ -38,7 +38,7 @@ fn assert_each_once(reasons: &[String]) {
 }
 
 #[test]
-fn a_schema_that_is_not_there_is_told_once_with_what_to_do() {
+fn a_missing_schema_is_reported_once_and_suggests_migrate() {
     let directory = Directory::new("unmigrated");
     let path = directory.path();
     let mut server = Server::start(&["fsync=off"]);
@@ -71,7 +71,7 @@ fn a_schema_that_is_not_there_is_told_once_with_what_to_do() {
 }
 
 #[test]
-fn each_connection_that_is_lost_and_comes_back_is_told_once() {
+fn each_lost_and_restored_connection_is_logged_once() {
     let directory = Directory::new("reconnects");
     let path = directory.path();
     let mut server = Server::start(&["fsync=off"]);

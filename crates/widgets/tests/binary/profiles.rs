@@ -68,7 +68,7 @@ fn forgotten(manifest: &Table) -> Vec<&str> {
 }
 
 #[test]
-fn every_crate_of_a_profile_is_there() {
+fn every_crate_named_in_a_profile_exists() {
     let (manifest, lock) = (read("Cargo.toml"), read("Cargo.lock"));
     assert_eq!(
         unknown(&manifest, &lock),
@@ -78,7 +78,7 @@ fn every_crate_of_a_profile_is_there() {
 }
 
 #[test]
-fn what_is_downloaded_is_optimised_whole() {
+fn the_dist_profile_fully_optimises_every_crate() {
     let manifest = read("Cargo.toml");
     assert!(
         !packages(&manifest["profile"]["release"]).is_empty(),
@@ -92,7 +92,7 @@ fn what_is_downloaded_is_optimised_whole() {
 }
 
 #[test]
-fn a_forgotten_crate_is_named() {
+fn unoptimised_and_unknown_crates_in_profiles_are_found() {
     let manifest: Table = "
         [profile.release.package]
         kept.opt-level = 0

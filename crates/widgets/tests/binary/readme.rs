@@ -50,7 +50,7 @@ fn statuses(text: &str) -> Vec<u16> {
 }
 
 #[test]
-fn examples_are_found_with_their_statuses() {
+fn curl_examples_are_extracted_with_their_statuses() {
     let document = "Do this (204), then\nthat (404):\n\n    curl a \\\n      -d b\n\n    other\n\n(x) or (200)\n\n```sh\ncurl c\n```\n";
     let examples = examples(document);
     let found: Vec<_> = examples
@@ -67,7 +67,7 @@ fn examples_are_found_with_their_statuses() {
 }
 
 #[test]
-fn the_calls_of_curl_in_the_readme_answer_as_it_says() {
+fn curl_examples_in_the_readme_return_the_documented_statuses() {
     let directory = Directory::new("readme");
     let service = Service::start(directory.path(), &[]);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");

@@ -121,7 +121,7 @@ fn exported_from(directory: &Directory, url: &str) -> String {
     out
 }
 
-/// Restored as docs/operations.md describes, on a server that knows none of the roles.
+/// Each dump is restored as docs/operations.md describes, on a server without any of the roles.
 #[test]
 fn databases_of_every_release_are_migrated() {
     for release in releases() {

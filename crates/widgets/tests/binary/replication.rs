@@ -106,7 +106,7 @@ fn assert_alike(primary: &Service, standby: &Service) {
 }
 
 #[test]
-fn a_standby_copies_its_primary_follows_it_and_shows_what_it_has() {
+fn a_standby_copies_and_follows_its_primary_and_serves_reads() {
     let (first, second) = (Directory::new("primary"), Directory::new("standby"));
     let primary = start(first.path(), &[]);
     for number in 0..120 {
@@ -154,7 +154,7 @@ fn a_standby_copies_its_primary_follows_it_and_shows_what_it_has() {
     assert_eq!(metric(&standby, "widgets_replication_follows"), Some(1));
     assert_eq!(metric(&standby, "widgets_replication_connected"), Some(1));
 
-    // It continues after its own end, whatever ended it, and without its primary it shows what it
+    // A killed standby continues after a restart. Without its primary, it serves the data that it
     // has.
     standby.kill();
     add(&primary, "meanwhile");
@@ -162,7 +162,7 @@ fn a_standby_copies_its_primary_follows_it_and_shows_what_it_has() {
     wait_until("what came meanwhile", || has(&standby, "meanwhile"));
     let listen = primary.address.to_string();
     primary.kill();
-    wait_until("it sees that", || {
+    wait_until("the loss of the primary is noticed", || {
         metric(&standby, "widgets_replication_connected") == Some(0)
     });
     assert!(has(&standby, "meanwhile"));
@@ -177,7 +177,7 @@ fn a_standby_copies_its_primary_follows_it_and_shows_what_it_has() {
 }
 
 #[test]
-fn a_directory_is_a_standbys_or_it_is_not() {
+fn a_data_directory_cannot_change_its_role_or_store() {
     let (first, second) = (
         Directory::new("primary_role"),
         Directory::new("standby_role"),
@@ -202,7 +202,7 @@ fn a_directory_is_a_standbys_or_it_is_not() {
     drop(start(second.path(), &["--follow", &address]));
     let standby = start(second.path(), &[]);
     let follows = format!("follows {address}\n");
-    assert!(standby.printed.contains(&follows), "it goes on to be one");
+    assert!(standby.printed.contains(&follows), "it is still a standby");
     drop(standby);
     let mut generate = widgets(second.path());
     generate.args(["generate", "--widgets", "10", "--data-dir", "widgets-data"]);
@@ -217,7 +217,7 @@ fn a_directory_is_a_standbys_or_it_is_not() {
 }
 
 #[test]
-fn a_standby_that_was_begun_and_not_finished_is_begun_anew() {
+fn an_interrupted_initial_copy_of_a_standby_is_restarted() {
     let (first, second) = (
         Directory::new("primary_begun"),
         Directory::new("standby_begun"),
@@ -234,7 +234,7 @@ fn a_standby_that_was_begun_and_not_finished_is_begun_anew() {
 }
 
 #[test]
-fn a_store_is_sent_to_nobody_but_administrators() {
+fn replication_requires_an_admin_token() {
     let (first, second) = (
         Directory::new("primary_admin"),
         Directory::new("standby_admin"),
@@ -282,7 +282,7 @@ fn a_store_is_sent_to_nobody_but_administrators() {
 /// The stream contains the whole store, so it must end with the token: its owner may no longer be
 /// an administrator.
 #[test]
-fn a_standby_is_sent_nothing_after_its_token_has_ended() {
+fn replication_stops_when_the_token_of_the_standby_expires() {
     let (first, second) = (
         Directory::new("primary_token"),
         Directory::new("standby_token"),
@@ -315,9 +315,9 @@ fn a_standby_is_sent_nothing_after_its_token_has_ended() {
     });
 }
 
-/// A false primary could fill the disk before that is noticed.
+/// Otherwise a false primary could fill the standby's disk.
 #[test]
-fn a_checkpoint_that_the_disk_has_no_room_for_is_not_begun() {
+fn a_standby_refuses_a_checkpoint_too_large_for_its_disk() {
     let (first, second) = (
         Directory::new("primary_room"),
         Directory::new("standby_room"),
@@ -326,7 +326,7 @@ fn a_checkpoint_that_the_disk_has_no_room_for_is_not_begun() {
     let mut stream = connect(&primary);
     let request = "GET /replication?from=copy HTTP/1.0\r\nHost: localhost\r\n\r\n";
     stream.write_all(request.as_bytes()).expect("sent");
-    // The real stream only up to its header and the page that says which store it is.
+    // Reads the real stream's header, and the page that says which store it is.
     let mut sent = Vec::new();
     let (mut byte, page) = ([0], 5 + 4096);
     while !sent.ends_with(b"\r\n\r\n") {
@@ -339,7 +339,7 @@ fn a_checkpoint_that_the_disk_has_no_room_for_is_not_begun() {
     stream.read_exact(&mut store).expect("the page");
     let disk = rustix::fs::statvfs(second.path()).expect("a disk");
     let free = disk.f_bavail * disk.f_frsize;
-    // Also a checkpoint that would fit, but leave too little for the next one.
+    // The second checkpoint would fit, but would leave too little space for the next one.
     for (number, bytes) in [1 << 60, free / 4 * 3].into_iter().enumerate() {
         let checkpoint = [
             &[2, 16, 0, 0, 0][..],
@@ -361,14 +361,16 @@ fn a_checkpoint_that_the_disk_has_no_room_for_is_not_begun() {
         let file = std::fs::File::create(&log).expect("made");
         let mut standby = serve.stderr(file).spawn().expect("the binary runs");
         let told = || std::fs::read_to_string(&log).unwrap_or_default();
-        wait_until("it is told", || told().contains("the disk has room for"));
+        wait_until("the missing space is reported", || {
+            told().contains("the disk has room for")
+        });
         standby.kill().expect("killed");
         standby.wait().expect("ended");
     }
 }
 
 #[test]
-fn a_standby_knows_its_primary_by_certificates_and_shows_its_own() {
+fn replication_over_mutual_tls_requires_a_client_certificate() {
     let (first, second) = (Directory::new("primary_tls"), Directory::new("standby_tls"));
     let authority = Authority::new(first.path());
     authority.issue();
@@ -405,9 +407,9 @@ pub(crate) fn promote(directory: &Path, standby: &Service) -> (Option<i32>, Stri
     outcome(widgets(directory).args(["promote", &url(standby)]))
 }
 
-/// A store remembers addresses in a page of a fixed size.
+/// A store keeps addresses in a page of a fixed size.
 #[test]
-fn an_address_that_no_store_remembers_is_refused() {
+fn an_address_too_long_to_be_stored_is_refused() {
     let directory = Directory::new("long_address");
     let service = start(directory.path(), &[]);
     let long = format!("http://{}", "a".repeat(15_000 - 7));
@@ -424,7 +426,7 @@ fn an_address_that_no_store_remembers_is_refused() {
 
 /// The primary's machine is lost. When it returns, it steps down as soon as it can be reached.
 #[test]
-fn a_promoted_standby_goes_on_and_the_primary_before_stops() {
+fn a_promoted_standby_takes_writes_and_the_old_primary_follows_it() {
     let (first, second) = (Directory::new("primary_gone"), Directory::new("promoted"));
     let primary = start(first.path(), &[]);
     let (listen, address) = (primary.address.to_string(), url(&primary));
@@ -466,21 +468,21 @@ fn a_promoted_standby_goes_on_and_the_primary_before_stops() {
     wait_until("it follows", || has(&primary, "restarted"));
     assert!(has(&primary, "promoted"), "it has what came meanwhile");
     add(&standby, "both");
-    wait_until("it goes on to follow", || has(&primary, "both"));
-    // Also after a restart, without being told.
+    wait_until("it continues to follow", || has(&primary, "both"));
+    // It stays a standby after a restart, although no flag says so.
     primary.kill();
     let primary = start(first.path(), &["--listen", &listen]);
     assert_eq!(get(&primary, "/ready?role=primary").0, 503);
     add(&standby, "again");
     wait_until("it follows", || has(&primary, "again"));
     let (one, other) = (get(&standby, "/widgets"), get(&primary, "/widgets"));
-    assert!(one.0 == 200 && one == other, "they have the same");
+    assert!(one.0 == 200 && one == other, "both have the same widgets");
 }
 
-/// What it wrote after the standby's last copy is in no surviving history. It shows that, and says
-/// so.
+/// The old primary has an entry that the promoted standby never received, so it cannot follow that
+/// standby. Its log says so.
 #[test]
-fn a_primary_whose_history_has_parted_follows_nobody_and_says_so() {
+fn an_old_primary_with_a_diverged_history_does_not_follow_and_logs_it() {
     let (first, second) = (
         Directory::new("primary_parted"),
         Directory::new("promoted_parted"),
@@ -530,14 +532,14 @@ fn later(position: &str, more: u64) -> String {
 /// A client that sends the position of an answer sees what the answer was based on, at the standby
 /// as well.
 #[test]
-fn a_standby_waits_for_the_position_that_is_read_after() {
+fn a_standby_waits_for_the_position_in_the_read_after_header() {
     let (first, second) = (
         Directory::new("primary_read_after"),
         Directory::new("standby_read_after"),
     );
     let primary = start(first.path(), &[]);
     let address = url(&primary);
-    // So that within the test only an entry ends a wait.
+    // The timeout is so long that only the arrival of an entry ends a wait within this test.
     let follow = ["--follow", &address, "--read-timeout-ms", "600000"];
     let standby = start(second.path(), &follow);
     for number in 0..30 {
@@ -583,7 +585,7 @@ fn a_standby_waits_for_the_position_that_is_read_after() {
         "{status} {body}"
     );
 
-    // It does not wait forever, and shows at once what it has.
+    // The wait has a timeout. A read after a position that the standby already has does not wait.
     settle(&primary, &standby);
     let newest = position(&standby);
     standby.kill();
@@ -600,7 +602,7 @@ fn a_standby_waits_for_the_position_that_is_read_after() {
 
 /// A shutdown ends the journal with a seal, which the standby no longer receives.
 #[test]
-fn a_primary_that_was_stopped_in_good_order_follows_the_promoted_standby() {
+fn a_cleanly_stopped_primary_follows_the_promoted_standby() {
     for attempt in 0..20 {
         let (first, second) = (
             Directory::new(&format!("stopped_{attempt}")),
@@ -615,7 +617,7 @@ fn a_primary_that_was_stopped_in_good_order_follows_the_promoted_standby() {
         primary.signal(Signal::TERM);
         assert!(primary.wait().success());
         let standby = start(second.path(), &["--follow", &address]);
-        // On a slow machine it had the seal already.
+        // On a slow machine the standby may have received the seal already.
         if !get(&standby, "/changes").1.contains(&position(&standby)) {
             continue;
         }
@@ -625,7 +627,7 @@ fn a_primary_that_was_stopped_in_good_order_follows_the_promoted_standby() {
         wait_for_log(first.path(), "they are cut back");
         wait_until("it follows", || has(&primary, "kept"));
         add(&standby, "both");
-        wait_until("it goes on to follow", || has(&primary, "both"));
+        wait_until("it continues to follow", || has(&primary, "both"));
         for path in ["/widgets", "/changes"] {
             let (one, other) = (get(&standby, path), get(&primary, path));
             assert!(

@@ -33,13 +33,13 @@ pub(crate) fn hs256_of(secret: &str, claims: &str) -> String {
 }
 
 #[test]
-fn an_address_that_others_reach_needs_somebody_who_decides_who_gets_in() {
+fn a_public_address_requires_access_control() {
     let directory = Directory::new("public");
     for listen in ["0.0.0.0:3000", "[::]:3000", "[::ffff:192.0.2.1]:3000"] {
         for command in [&["serve"][..], &["config", "check"]] {
             let mut widgets = widgets(directory.path());
             let (code, told) = outcome(widgets.args(command).args(["--listen", listen]));
-            // For `check`, the result is its answer.
+            // For `config check` a wrong configuration is a result, and no misuse.
             let expected = if command == ["serve"] { 2 } else { 1 };
             assert_eq!(code, Some(expected), "{command:?} {listen}: {told}");
             let told = told.replace(listen, "ADDRESS");
@@ -64,16 +64,17 @@ fn an_address_that_others_reach_needs_somebody_who_decides_who_gets_in() {
         let (code, told) = outcome(widgets.args(["config", "check"]).args(allowed));
         assert_eq!(code, Some(0), "{allowed:?}: {told}");
     }
-    // Commands that do not listen accept it. That nobody listens there is another matter.
+    // Commands that do not listen accept such an address. This one fails only because no service
+    // listens there.
     let mut widgets = widgets(directory.path());
     let (code, told) = outcome(widgets.args(["health", "--listen", "0.0.0.0:1"]));
     assert_eq!(code, Some(1));
     assert!(told.contains("refused"), "{told}");
 }
 
-/// A secret that everybody has, or can guess, would let everybody in.
+/// A secret that everybody has, or can guess, would give everybody access.
 #[test]
-fn what_is_no_secret_is_refused() {
+fn unsuitable_token_secrets_are_refused_with_the_reason() {
     let directory = Directory::new("no_secret");
     let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAJuN/9pgG63ZziDpaN38VS03CB6q8LQF2Id0RZD6CDqg=\n-----END PUBLIC KEY-----\n";
     let jwk = r#"{"kty":"OKP","crv":"Ed25519","x":"JuN_9pgG63ZziDpaN38VS03CB6q8LQF2Id0RZD6CDqg"}"#;
@@ -198,7 +199,7 @@ fn secrets_are_never_shown_or_logged() {
 }
 
 #[test]
-fn tokens_decide_what_may_be_done_and_new_keys_are_taken() {
+fn roles_in_tokens_are_enforced_and_sighup_reloads_the_keys() {
     let directory = Directory::new("tokens");
     let keys = directory.path().join("keys");
     std::fs::write(&keys, format!("{SECRET}\n")).expect("written");
@@ -323,7 +324,7 @@ fn health(directory: &Path, service: &Service, more: &[&str]) -> (Option<i32>, S
 }
 
 #[test]
-fn certificates_are_renewed_under_open_connections() {
+fn certificates_are_reloaded_without_closing_open_connections() {
     let directory = Directory::new("certificates");
     let authority = Authority::new(directory.path());
     let first = authority.issue();
@@ -354,7 +355,7 @@ fn certificates_are_renewed_under_open_connections() {
 }
 
 #[test]
-fn health_is_asked_where_clients_must_show_certificates() {
+fn health_presents_a_client_certificate_where_one_is_required() {
     let directory = Directory::new("client_certificates");
     let authority = Authority::new(directory.path());
     authority.issue();
@@ -364,7 +365,7 @@ fn health_is_asked_where_clients_must_show_certificates() {
     assert_eq!((code, told.as_str()), (Some(0), "ok\n"));
     let (code, told) = health(directory.path(), &service, &TLS);
     assert_eq!(code, Some(1), "without one nobody is answered: {told}");
-    // Then a public address is no risk.
+    // A service that requires client certificates may listen on a public address.
     let mut widgets = widgets(directory.path());
     widgets.args(["config", "check", "--listen", "0.0.0.0:3000"]);
     let (code, told) = outcome(widgets.args(arguments));

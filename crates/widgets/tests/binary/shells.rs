@@ -40,7 +40,7 @@ fn bash_completes_commands_flags_and_values() {
 }
 
 #[test]
-fn every_shell_has_a_script_that_knows_every_command() {
+fn completion_scripts_of_all_shells_contain_every_command() {
     let directory = Directory::new("completions_of_shells");
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let (code, script, told) = run(widgets(directory.path()).args(["completions", shell]));
@@ -107,7 +107,7 @@ fn every_command_has_a_manual_page_with_every_flag() {
 }
 
 #[test]
-fn a_manual_page_that_is_not_there_is_told() {
+fn an_unknown_manual_page_or_output_folder_is_reported() {
     let directory = Directory::new("no_manual");
     let told = |arguments: &[&str]| {
         let (code, out, told) = run(widgets(directory.path()).arg("manual").args(arguments));

@@ -61,7 +61,7 @@ async fn lookup(service: &Service, serial_number: &str) -> String {
 }
 
 #[tokio::test]
-async fn requests_under_way_are_answered_and_durable() {
+async fn requests_in_progress_at_shutdown_are_answered_and_durable() {
     let directory = Directory::new("shutdown");
     for signal in [Signal::TERM, Signal::INT] {
         let service = Service::start(directory.path(), &[]);
@@ -99,7 +99,7 @@ async fn requests_under_way_are_answered_and_durable() {
 }
 
 #[tokio::test]
-async fn a_second_signal_stops_at_once() {
+async fn a_second_signal_ends_the_service_immediately() {
     let directory = Directory::new("second_signal");
     let service = Service::start(directory.path(), &["--shutdown-timeout-ms", "3600000"]);
     let begun = Begun::new(&service, "E").await;
@@ -112,7 +112,7 @@ async fn a_second_signal_stops_at_once() {
 }
 
 #[tokio::test]
-async fn a_request_that_does_not_end_is_cut_at_the_timeout() {
+async fn an_unfinished_request_is_aborted_at_the_shutdown_timeout() {
     let directory = Directory::new("shutdown_timeout");
     let service = Service::start(directory.path(), &["--shutdown-timeout-ms", "50"]);
     let begun = Begun::new(&service, "E").await;

@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[test]
-fn a_standby_begins_with_the_archive_and_takes_what_came_since_from_its_primary() {
+fn a_standby_restored_from_an_archive_catches_up_with_its_primary() {
     let (first, second) = (
         Directory::new("archived_primary"),
         Directory::new("restored_standby"),
@@ -38,7 +38,7 @@ fn a_standby_begins_with_the_archive_and_takes_what_came_since_from_its_primary(
         code == Some(2) && told.contains("must be a URL as in https://primary:3000"),
         "{code:?} {told}"
     );
-    // By then the archive has something, and perhaps not everything.
+    // The restore succeeds once the archive has something, which may not be everything yet.
     wait_until("archived", || restore(&address).0 == Some(0));
     add(&primary, "since");
     let standby = start(second.path(), &[]);
@@ -50,10 +50,10 @@ fn a_standby_begins_with_the_archive_and_takes_what_came_since_from_its_primary(
     }
 }
 
-/// Whichever of the two archives is restored, and whatever the role of its writer: the restored
-/// store has the positions that were given out.
+/// The store that writes the archive is first the primary and then a standby. A store restored from
+/// the archive has every widget, and positions of the current epoch.
 #[test]
-fn an_archive_goes_on_through_a_switchover_and_a_restart() {
+fn archiving_continues_after_a_switchover_and_a_restart() {
     let (first, second) = (
         Directory::new("archive_before"),
         Directory::new("archive_beside"),

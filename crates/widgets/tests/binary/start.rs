@@ -31,7 +31,7 @@ fn fails(directory: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn people_are_told_what_was_opened_and_where_it_listens() {
+fn the_start_prints_the_version_the_store_and_the_address() {
     let directory = Directory::new("start");
     let data = directory.path().join("widgets-data");
     for opened in [
@@ -49,7 +49,7 @@ fn people_are_told_what_was_opened_and_where_it_listens() {
 }
 
 #[test]
-fn logs_are_json_for_programs() {
+fn every_log_line_is_json_with_log_format_json() {
     let directory = Directory::new("json");
     let service = Service::start(directory.path(), &["--log-format", "json"]);
     let taken = service.address.to_string();
@@ -78,7 +78,7 @@ fn logs_are_json_for_programs() {
 }
 
 #[test]
-fn a_port_in_use_is_named() {
+fn an_address_in_use_is_reported_before_a_store_is_created() {
     let directory = Directory::new("port");
     let service = Service::start(directory.path(), &[]);
     let address = service.address.to_string();
@@ -94,7 +94,7 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
-fn a_directory_of_somebody_else_is_refused_and_left_as_it_was() {
+fn serve_refuses_a_directory_of_other_files_and_leaves_it_unchanged() {
     let directory = Directory::new("foreign");
     let documents = directory.path().join("docs");
     std::fs::create_dir(&documents).expect("a directory");
@@ -110,7 +110,7 @@ fn a_directory_of_somebody_else_is_refused_and_left_as_it_was() {
 }
 
 #[test]
-fn a_store_that_must_exist_is_not_made() {
+fn the_must_exist_setting_prevents_the_creation_of_a_store() {
     let directory = Directory::new("must_exist");
     let arguments = ["--must-exist"];
     expect![[r#"
@@ -118,7 +118,7 @@ fn a_store_that_must_exist_is_not_made() {
     "#]]
     .assert_eq(&fails(directory.path(), &arguments));
     assert!(!directory.path().join("widgets-data").exists());
-    // What an unmounted volume looks like.
+    // An unmounted volume looks like an empty directory.
     std::fs::create_dir(directory.path().join("widgets-data")).expect("a directory");
     let told = fails(directory.path(), &arguments);
     assert!(
@@ -130,13 +130,13 @@ fn a_store_that_must_exist_is_not_made() {
 }
 
 #[test]
-fn it_is_told_who_else_gets_into_the_data_directory() {
+fn a_data_directory_accessible_to_other_users_is_logged() {
     let directory = Directory::new("exposed");
     Service::start(directory.path(), &[]).kill();
     let data = directory.path().join("widgets-data");
     let exposed = "users other than its owner can access it";
     assert!(!Service::log(directory.path()).contains(exposed));
-    // As earlier versions created it.
+    // Earlier versions created the directory with this mode.
     std::fs::set_permissions(&data, Permissions::from_mode(0o755)).expect("it is ours");
     let service = Service::start(directory.path(), &[]);
     wait_for_log(
@@ -177,7 +177,7 @@ fn stops_during_its_start(
 }
 
 #[test]
-fn a_signal_during_the_recovery_is_heard() {
+fn a_signal_during_recovery_stops_the_start() {
     let directory = Directory::new("signal_recovery");
     let path = directory.path();
     let (held, reached) = (path.join("held"), path.join("reached"));
@@ -195,9 +195,9 @@ fn a_signal_during_the_recovery_is_heard() {
 }
 
 #[test]
-fn a_signal_while_keys_are_fetched_is_heard() {
+fn a_signal_while_keys_are_fetched_stops_the_start() {
     let directory = Directory::new("signal_jwks");
-    // It accepts the connection, and never answers.
+    // This provider accepts the connection, and never answers.
     let provider = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}/", provider.local_addr().expect("its address"));
     let arguments = ["--jwks-url", &url, "--jwks-timeout-ms", "60s"];
@@ -229,7 +229,7 @@ fn copy_program(to: &Path) {
 }
 
 #[test]
-fn a_parent_that_may_be_passed_and_not_read_does_not_stop_the_start() {
+fn a_data_directory_can_be_used_below_an_unreadable_folder() {
     // In a place that every user can access, unlike the build folder.
     let parent = tempfile::tempdir().expect("a directory");
     let data = parent.path().join("data");
@@ -266,8 +266,8 @@ fn a_parent_that_may_be_passed_and_not_read_does_not_stop_the_start() {
         told.contains("the folder PARENT cannot be synced"),
         "{told}"
     );
-    // The message is about the parent folder, and nothing else, if a directory cannot be created in
-    // it.
+    // If a directory cannot be created in the parent folder, the message is about that folder and
+    // nothing else.
     let other = parent.path().join("other").display().to_string();
     let (ok, told) = run(&["generate", "--widgets", "10", "--data-dir", &other]);
     std::fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).expect("it is ours");
@@ -285,7 +285,7 @@ fn a_parent_that_may_be_passed_and_not_read_does_not_stop_the_start() {
 }
 
 #[test]
-fn a_data_directory_in_use_is_named() {
+fn a_data_directory_in_use_is_reported() {
     let directory = Directory::new("locked");
     let _service = Service::start(directory.path(), &[]);
     expect![[r#"
@@ -294,7 +294,7 @@ fn a_data_directory_in_use_is_named() {
 }
 
 #[test]
-fn a_data_directory_that_cannot_be_made_is_named() {
+fn a_file_given_as_data_directory_is_reported() {
     let directory = Directory::new("no_directory");
     File::create(directory.path().join("file")).expect("a file");
     expect![[r#"
@@ -304,7 +304,7 @@ fn a_data_directory_that_cannot_be_made_is_named() {
 }
 
 #[test]
-fn damage_is_named_and_stops_the_start() {
+fn a_damaged_journal_is_reported_and_prevents_the_start() {
     let directory = Directory::new("damage");
     Service::start(directory.path(), &[]).kill();
     let segment = directory
@@ -319,7 +319,7 @@ fn damage_is_named_and_stops_the_start() {
     expect![[r#"
         error: the data directory widgets-data is damaged: journal-0000000000000001 is damaged: its header is not as it was written: it has another checksum. Nothing was changed. Restore it from its archive (`widgets restore`) or another copy: skipping the damaged part would serve wrong data
     "#]].assert_eq(&fails(directory.path(), &[]));
-    // The message says in words what is there.
+    // The message describes the damage in words.
     let of = |told: &str, defect: &str| {
         let defect = format!("journal-0000000000000001 is damaged: {defect}. Nothing was changed.");
         assert!(told.contains(&defect), "{told}");
@@ -343,10 +343,10 @@ fn damage_is_named_and_stops_the_start() {
 }
 
 #[test]
-fn the_service_that_runs_is_asked_where_its_flags_say() {
+fn health_finds_the_address_of_the_running_service() {
     let directory = Directory::new("health_running");
     let path = directory.path();
-    // Other tests run services meanwhile, from another file.
+    // Other tests run services at the same time, from another program file.
     let binary = path.join("widgets");
     copy_program(&binary);
     let run = |arguments: &[&str]| {
@@ -403,10 +403,9 @@ fn the_service_that_runs_is_asked_where_its_flags_say() {
     );
 }
 
-/// One JSON object for each request, whatever the format of the rest of the log, and no content of
-/// requests.
+/// Each request is logged as one JSON object, whatever the format of the rest of the log is.
 #[test]
-fn requests_are_logged_where_that_is_wanted() {
+fn log_requests_logs_each_request_as_json_without_its_content() {
     let directory = Directory::new("requests");
     let arguments = ["--log-requests", "--trusted-proxies", "127.0.0.1"];
     let service = Service::start(directory.path(), &arguments);

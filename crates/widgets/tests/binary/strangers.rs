@@ -69,7 +69,7 @@ fn refusal_to_list(directory: &Path, bucket: SocketAddr) -> String {
 }
 
 #[test]
-fn a_bucket_that_says_any_length_is_not_believed() {
+fn an_implausible_content_length_from_a_bucket_is_refused() {
     let directory = Directory::new("strange-bucket");
     let address = answering(
         b"HTTP/1.1 200 OK\r\nETag: \"a\"\r\nLast-Modified: Sat, 28 Nov 2026 03:00:00 GMT\r\n\
@@ -82,9 +82,9 @@ fn a_bucket_that_says_any_length_is_not_believed() {
     );
 }
 
-/// An error's body may claim any length as well, and is read for the message.
+/// The body of an error is read for the message, and may claim any length as well.
 #[test]
-fn an_error_of_a_bucket_that_says_any_length_is_not_believed() {
+fn a_bucket_error_with_an_implausible_content_length_is_reported() {
     let directory = Directory::new("strange-error");
     let address = answering(
         b"HTTP/1.1 403 Forbidden\r\nContent-Length: 1152921504606846976\r\n\r\n\
@@ -143,9 +143,9 @@ fn list(folder: &Path, prefix: &str) -> Vec<u8> {
     format!("<ListBucketResult>{objects}</ListBucketResult>").into()
 }
 
-/// One invalid name must not end a list: what follows it would count as missing.
+/// One invalid name must not end a list: the objects after it would count as missing.
 #[test]
-fn a_name_that_no_object_can_have_is_skipped_and_told() {
+fn an_invalid_object_name_is_skipped_with_a_warning() {
     let directory = Directory::new("strange-name");
     let folder = directory.path().join("bucket");
     let url = format!("file://{}/a", folder.display());
@@ -177,7 +177,7 @@ fn a_name_that_no_object_can_have_is_skipped_and_told() {
 
 /// A redirect could lead to any host in this network.
 #[test]
-fn a_bucket_that_sends_elsewhere_is_not_followed() {
+fn a_redirect_from_a_bucket_is_not_followed() {
     let directory = Directory::new("strange-redirect");
     let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let port = elsewhere.local_addr().expect("its address").port();
@@ -200,9 +200,10 @@ fn a_bucket_that_sends_elsewhere_is_not_followed() {
     assert!(asked.is_err(), "it was asked, by {asked:?}");
 }
 
-/// When a file exceeds its size limit, the system ends a process that has not asked otherwise.
+/// By default the system ends a process whose file exceeds the size limit, so the service handles
+/// that signal.
 #[test]
-fn a_limit_of_files_is_told_and_ends_nothing_unheard() {
+fn exceeding_the_file_size_limit_is_reported_as_an_error() {
     let directory = Directory::new("strange-limit");
     let started = Command::new("bash")
         .args(["-c", "ulimit -f 64; exec \"$@\"", "bash"])
@@ -224,9 +225,9 @@ fn pipe_in_place_of(path: &Path) {
     assert!(made.is_fifo());
 }
 
-/// Opening a pipe would wait for its other end.
+/// Opening a named pipe would block until another process opens its other end.
 #[test]
-fn a_pipe_in_the_folder_of_an_archive_is_named() {
+fn a_named_pipe_in_an_archive_folder_is_reported_as_damage() {
     let directory = Directory::new("strange-folder");
     let archive = directory.path().join("archive");
     let url = format!("file://{}", archive.display());
@@ -253,7 +254,7 @@ fn a_pipe_in_the_folder_of_an_archive_is_named() {
 }
 
 #[test]
-fn a_terminal_obeys_nothing_that_is_answered_to_a_load() {
+fn control_characters_in_responses_to_a_load_are_escaped() {
     let directory = Directory::new("strange-load");
     let address = answering(
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: 29\r\n\r\n\x1b]0;title\x07\x1b[2J\xe2\x80\xae\r\nmore text!",

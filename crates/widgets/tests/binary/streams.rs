@@ -77,7 +77,7 @@ async fn until(body: &mut RecvStream, wanted: &str) -> String {
 }
 
 #[tokio::test]
-async fn over_http2_streams_share_a_connection_with_operations_and_end_with_the_service() {
+async fn http2_streams_share_a_connection_with_operations_and_end_at_shutdown() {
     let directory = Directory::new("streams_http2");
     let service = Service::start(directory.path(), &[]);
     let sender = http2(&service).await;
@@ -118,7 +118,7 @@ fn subscribe(service: &Service, path: &str) -> BufReader<TcpStream> {
 }
 
 #[test]
-fn over_http1_a_shutdown_ends_streams_between_two_changes() {
+fn a_shutdown_ends_http1_streams_only_between_changes() {
     let directory = Directory::new("streams_shutdown");
     let service = Service::start(directory.path(), &[]);
     let body = r#"{"widget_sn":"E","widget_name":"","slots":[]}"#;
@@ -173,7 +173,7 @@ fn content(mut bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn who_does_not_read_is_disconnected_takes_little_memory_and_resumes() {
+async fn slow_subscribers_are_disconnected_use_little_memory_and_can_resume() {
     let directory = Directory::new("streams_unread");
     let timeouts = ["--answer-timeout-ms=1000", "--idle-timeout-ms=2000"];
     let service = Service::start(directory.path(), &timeouts);
@@ -229,7 +229,7 @@ async fn who_does_not_read_is_disconnected_takes_little_memory_and_resumes() {
 }
 
 #[test]
-fn a_stream_that_has_nothing_to_tell_is_not_idle() {
+fn a_stream_without_changes_is_not_closed_by_the_idle_timeout() {
     let directory = Directory::new("streams_idle");
     let service = Service::start(directory.path(), &["--idle-timeout-ms=400"]);
     let mut stream = subscribe(&service, "/changes?after=now");
@@ -245,10 +245,10 @@ fn a_stream_that_has_nothing_to_tell_is_not_idle() {
     }
 }
 
-/// Nothing is read from its connection while changes are sent, and nothing is sent to it while
-/// nothing happens.
+/// The client closes its side of the connection while there are no changes to send. The service
+/// notices that without writing to the connection.
 #[test]
-fn whoever_hangs_up_has_left_before_the_stream_says_that_it_is_there() {
+fn a_disconnected_subscriber_is_removed_before_the_next_heartbeat() {
     let directory = Directory::new("streams_left");
     let service = Service::start(directory.path(), &[]);
     let mut stream = subscribe(&service, "/changes?after=now");
@@ -256,11 +256,11 @@ fn whoever_hangs_up_has_left_before_the_stream_says_that_it_is_there() {
     shut.expect("it is open");
     let mut rest = [0; 64];
     assert_eq!(stream.read(&mut rest).expect("an end"), 0);
-    wait_until("it has gone", || subscribers(&service) == 0);
+    wait_until("the subscriber is removed", || subscribers(&service) == 0);
 }
 
 #[test]
-fn one_subscriber_too_many_is_told_so_and_has_room_when_another_one_goes() {
+fn a_subscriber_above_the_limit_is_refused_until_another_one_leaves() {
     let directory = Directory::new("streams_many");
     let service = Service::start(directory.path(), &["--changes-subscribers-max=1"]);
     let one = subscribe(&service, "/changes");
@@ -272,6 +272,6 @@ fn one_subscriber_too_many_is_told_so_and_has_room_when_another_one_goes() {
     // Pages do not count as subscribers.
     assert_eq!(answer(&service, "", "GET /changes", "").0, 200);
     drop(one);
-    wait_until("it has gone", || subscribers(&service) == 0);
+    wait_until("the subscriber is removed", || subscribers(&service) == 0);
     drop(subscribe(&service, "/changes"));
 }

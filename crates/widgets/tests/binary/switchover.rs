@@ -60,7 +60,7 @@ impl Drop for Stop<'_> {
 
 /// Switches roles and back: no operation fails, and every answered one is there.
 #[test]
-fn roles_change_under_load_and_no_operation_fails() {
+fn no_operation_fails_or_is_lost_in_switchovers_under_load() {
     let (first, second) = (Directory::new("switch_one"), Directory::new("switch_other"));
     let one = start(first.path(), &[]);
     let other = start(second.path(), &["--follow", &url(&one)]);
@@ -128,17 +128,17 @@ fn roles_change_under_load_and_no_operation_fails() {
     );
 }
 
-/// The standby that asked for it dies. Operations are not refused, but wait until the primary takes
-/// them again.
+/// The standby that requested the handover dies. Operations are not refused, but wait until the
+/// primary accepts them again.
 #[test]
-fn a_primary_that_hands_over_to_nobody_goes_on() {
+fn a_primary_resumes_when_the_standby_does_not_take_over() {
     let directory = Directory::new("switch_nobody");
     let primary = start(directory.path(), &[]);
     add(&primary, "before");
     let asker_one = asker(&primary, "http%3A%2F%2F127.0.0.1%3A9");
     let (status, told) = tell(&primary, &format!("hand-over?{asker_one}&within_ms=700"));
     assert_eq!((status, told.as_str()), (200, r#"{"handing_over":true}"#));
-    // Meanwhile it hands over to nobody else.
+    // During this handover it refuses another one.
     let asker_two = asker(&primary, "http%3A%2F%2F127.0.0.1%3A8");
     let (status, told) = tell(&primary, &format!("hand-over?{asker_two}&within_ms=700"));
     assert!(
@@ -158,16 +158,16 @@ fn a_primary_that_hands_over_to_nobody_goes_on() {
     assert!(is_primary(&primary));
     let given_up = "widgets_replication_hand_overs_total{outcome=\"given_up\"}";
     assert_eq!(metric(&primary, given_up), Some(1));
-    // Now it is too late.
+    // The handover has timed out, so the standby can no longer complete it.
     let (status, told) = tell(&primary, &behind);
     assert!(status == 410 && told.contains("WG410"), "{status} {told}");
     assert!(is_primary(&primary));
     wait_for_log(directory.path(), "this primary accepts operations again");
 }
 
-/// It died while handing over. On its disk it is the primary, because nobody took over.
+/// No standby took over, so the primary's data directory still says that it is the primary.
 #[test]
-fn a_primary_that_dies_while_it_hands_over_is_the_primary_when_it_comes_back() {
+fn a_primary_that_ends_during_a_handover_restarts_as_the_primary() {
     let directory = Directory::new("switch_dies");
     let primary = start(directory.path(), &[]);
     add(&primary, "before");
@@ -178,7 +178,7 @@ fn a_primary_that_dies_while_it_hands_over_is_the_primary_when_it_comes_back() {
     let primary = start(directory.path(), &[]);
     assert!(is_primary(&primary));
     add(&primary, "after");
-    // So is a primary that is stopped meanwhile, which waits for nobody.
+    // The same holds for a primary that is stopped during a handover. It does not wait for its end.
     let (status, told) = tell(&primary, &format!("hand-over?{asker}&within_ms=60000"));
     assert_eq!(status, 200, "{told}");
     primary.signal(Signal::TERM);
@@ -187,9 +187,9 @@ fn a_primary_that_dies_while_it_hands_over_is_the_primary_when_it_comes_back() {
     assert!(has(&primary, "after") && is_primary(&primary));
 }
 
-/// A standby that cannot take over changes nothing, and says what is in the way.
+/// If a standby cannot take over, no role changes, and the error message says why.
 #[test]
-fn a_switchover_that_cannot_be_leaves_everything_as_it_was() {
+fn a_failed_switchover_leaves_both_roles_unchanged() {
     let (first, second) = (
         Directory::new("switch_stay"),
         Directory::new("switch_stays"),
@@ -220,7 +220,7 @@ fn a_switchover_that_cannot_be_leaves_everything_as_it_was() {
     assert!(!is_primary(&standby));
     let listen = primary.address.to_string();
     primary.kill();
-    wait_until("it sees that", || {
+    wait_until("the loss of the primary is noticed", || {
         metric(&standby, "widgets_replication_connected") == Some(0)
     });
     let (code, told) = switch_over(second.path(), &standby, "1s");
@@ -256,10 +256,10 @@ fn a_switchover_that_cannot_be_leaves_everything_as_it_was() {
     );
 }
 
-/// One standby was promoted. Nobody notifies the other one directly, but the previous primary
-/// follows the new one and notifies its standby, even if that follows another store by then.
+/// After a switchover, the previous primary follows the standby that took over. That standby is
+/// lost, and the other one is promoted. It notifies the previous primary, which then follows it.
 #[test]
-fn a_standby_that_is_told_of_a_new_primary_follows_it() {
+fn a_standby_follows_a_new_primary_that_it_is_notified_of() {
     let (first, second, third) = (
         Directory::new("told_first"),
         Directory::new("told_second"),

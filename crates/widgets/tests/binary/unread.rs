@@ -39,7 +39,7 @@ fn fill(pipe: &PipeWriter) {
 }
 
 #[test]
-fn a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end() {
+fn an_unread_log_pipe_blocks_neither_requests_nor_shutdown() {
     let directory = Directory::new("unread");
     let listener = listen(directory.path());
     for output_is_full in [false, true] {

@@ -170,7 +170,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_finds_its_place(
+        fn separators_find_the_same_place_as_a_sorted_list(
             built in prop::collection::btree_set(("[a-c]{0,9}", "[a-b]{0,3}"), 0..20),
             later in prop::collection::vec(("[a-c]{0,9}", "[a-b]{0,3}"), 0..20),
             removed in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
@@ -216,7 +216,7 @@ mod tests {
         }
 
         #[test]
-        fn heads_are_in_the_order_of_the_keys(
+        fn key_heads_compare_like_their_keys(
             keys in prop::collection::vec(("[a-b]{0,12}", "[a-b]{0,12}"), 2),
         ) {
             let (one, other) = (as_key(&keys[0]), as_key(&keys[1]));

@@ -208,7 +208,7 @@ impl World {
 
 proptest! {
     #[test]
-    fn agree_with_a_sorted_map(
+    fn runs_agree_with_a_sorted_map(
         built in prop::collection::btree_set(texts(), 0..60),
         steps in prop::collection::vec(step(), 0..200),
     ) {
@@ -223,9 +223,9 @@ proptest! {
     }
 }
 
-/// Keys that come in order fill their runs, even if nobody reads in between.
+/// Keys that are inserted in order fill their runs, even if nothing is read in between.
 #[test]
-fn what_comes_in_order_fills_its_runs() {
+fn keys_inserted_in_order_fill_their_runs() {
     let mut world = World::default();
     for number in 0..RUN_MAX * 10 {
         world.add((String::new(), format!("{number:04}")));
@@ -236,9 +236,9 @@ fn what_comes_in_order_fills_its_runs() {
     assert_eq!(lengths, [RUN_MAX; 10]);
 }
 
-/// What was sorted for one reader is sorted for the next one too, and is counted once.
+/// A run that was sorted for one reader stays sorted for the next one, and is counted once.
 #[test]
-fn a_run_is_put_in_order_once() {
+fn a_run_is_sorted_only_once() {
     let mut world = World::default();
     for number in [2, 3, 1] {
         world.add((String::new(), number.to_string()));

@@ -36,7 +36,7 @@ fn run(seed: u64) -> Tally {
             let told = story[from..].join("\n  ");
             panic!(
                 "seed {seed}: {}\nits last events:\n  {told}\nagain: \
-                 SIMULATION_SEED={seed} cargo test -p widgets-engine one_seed -- --ignored --nocapture",
+                 SIMULATION_SEED={seed} cargo test -p widgets-engine rerun_one_seed -- --ignored --nocapture",
                 first.what
             );
         }
@@ -50,7 +50,7 @@ const STORY_EVENTS: usize = 60;
 const SEEDS: u64 = 300;
 
 #[test]
-fn a_seed_tells_everything() {
+fn a_seed_determines_its_run_and_different_seeds_differ() {
     let traces: Vec<u64> = (0..20)
         .map(|seed| {
             let runs = [false, true].map(|is_told| simulate(seed, is_told));
@@ -67,7 +67,7 @@ fn a_seed_tells_everything() {
 }
 
 #[test]
-fn nothing_that_was_answered_is_lost() {
+fn no_seed_loses_an_answered_operation() {
     let mut tally = Tally::default();
     for seed in 0..SEEDS {
         tally.add(&run(seed));
@@ -108,7 +108,7 @@ fn every_planted_bug_is_caught() {
 
 /// Seeds that once found a fault.
 #[test]
-fn seeds_that_failed_before() {
+fn seeds_that_once_failed_pass() {
     // The damage of a segment's only group was attributed to the segment before it.
     run(10_075);
     // A start removed the first of two unused segments and failed at the second; the next start
@@ -119,19 +119,19 @@ fn seeds_that_failed_before() {
     run(763);
 }
 
-/// `SIMULATION_SEED=17 cargo test -p widgets-engine one_seed -- --ignored --nocapture`
+/// `SIMULATION_SEED=17 cargo test -p widgets-engine rerun_one_seed -- --ignored --nocapture`
 #[test]
 #[ignore = "reruns the seed in SIMULATION_SEED"]
-fn one_seed() {
+fn rerun_one_seed() {
     let seed = number("SIMULATION_SEED").expect("SIMULATION_SEED must be set");
     println!("{}", run(seed));
 }
 
-/// `SIMULATION_SECONDS=600 cargo test --release -p widgets-engine many_seeds -- --ignored --nocapture`,
+/// `SIMULATION_SECONDS=600 cargo test --release -p widgets-engine run_many_seeds -- --ignored --nocapture`,
 /// from the seed in `SIMULATION_SEED` on, or from the one after those of every day.
 #[test]
 #[ignore = "runs for SIMULATION_SECONDS, 60 if that is not set"]
-fn many_seeds() {
+fn run_many_seeds() {
     let clock = SystemClock::new();
     let seconds = Duration::from_secs(number("SIMULATION_SECONDS").unwrap_or(60));
     let first = number("SIMULATION_SEED").unwrap_or(SEEDS);

@@ -83,7 +83,7 @@ fn faults(ledger: &mut Ledger) -> [u64; 5] {
 const NONE: [u64; 5] = [0; 5];
 
 #[test]
-fn a_change_may_come_before_its_answer_and_after_it() {
+fn a_change_may_arrive_before_or_after_its_response() {
     let mut ledger = Ledger::new(share());
     ledger.tell(&added(1, 0, 0), at(2));
     ledger.settle(acknowledged(0, add(0, 0), 1, 3));
@@ -97,7 +97,7 @@ fn a_change_may_come_before_its_answer_and_after_it() {
 }
 
 #[test]
-fn what_is_in_doubt_is_told_anywhere_or_nowhere() {
+fn an_operation_of_unknown_outcome_may_appear_anywhere_or_nowhere() {
     let mut ledger = Ledger::new(share());
     ledger.settle(in_doubt(0, add(0, 0), 1));
     ledger.settle(in_doubt(0, add(0, 1), 2));
@@ -113,7 +113,7 @@ fn what_is_in_doubt_is_told_anywhere_or_nowhere() {
 }
 
 #[test]
-fn what_is_never_told_is_found_at_the_end_or_by_what_comes_after_it() {
+fn a_missing_change_is_found_at_the_end_or_from_a_later_change() {
     let mut ledger = Ledger::new(share());
     for number in 0..3 {
         let sent = u64::from(number) * 10;
@@ -124,7 +124,7 @@ fn what_is_never_told_is_found_at_the_end_or_by_what_comes_after_it() {
 }
 
 #[test]
-fn a_position_that_comes_again_or_goes_back_is_told() {
+fn a_repeated_or_decreasing_position_is_reported() {
     let mut ledger = Ledger::new(share());
     for number in 0..3 {
         ledger.settle(acknowledged(0, add(0, number), 1, 2));
@@ -139,7 +139,7 @@ fn a_position_that_comes_again_or_goes_back_is_told() {
 }
 
 #[test]
-fn a_time_that_goes_back_is_told() {
+fn a_decreasing_time_is_reported() {
     let mut ledger = Ledger::new(share());
     ledger.settle(acknowledged(0, add(0, 0), 1, 2));
     ledger.settle(acknowledged(0, add(0, 1), 1, 2));
@@ -151,7 +151,7 @@ fn a_time_that_goes_back_is_told() {
 }
 
 #[test]
-fn a_second_time_is_told_once_nothing_can_explain_it() {
+fn a_duplicate_change_is_reported_once_no_response_can_explain_it() {
     let mut ledger = Ledger::new(share());
     ledger.settle(acknowledged(0, add(0, 0), 1, 2));
     ledger.tell(&added(1, 0, 0), at(3));
@@ -164,7 +164,7 @@ fn a_second_time_is_told_once_nothing_can_explain_it() {
 }
 
 #[test]
-fn what_nobody_asked_for_is_told() {
+fn changes_that_match_no_request_are_reported() {
     let mut ledger = Ledger::new(share());
     ledger.tell(&added(1, 1, 7), at(3));
     let of_two_lanes = json!({"operation": "associate_widgets", "widget1_sn": "run-0-0", "slot1": 1,
@@ -179,7 +179,7 @@ fn what_nobody_asked_for_is_told() {
 }
 
 #[test]
-fn others_are_not_judged() {
+fn changes_to_widgets_of_other_clients_are_not_checked() {
     let mut ledger = Ledger::new(share());
     for (position, sn) in (1..).zip(["else", "run-2-0", "run-00-1", "run-0-01", "W0000000000"]) {
         let other = json!({"operation": "remove_widget", "widget_sn": sn, "freed": []});
@@ -190,7 +190,7 @@ fn others_are_not_judged() {
 }
 
 #[test]
-fn a_lane_is_told_in_its_order() {
+fn changes_of_a_lane_in_the_wrong_order_are_reported() {
     let mut ledger = Ledger::new(share());
     ledger.settle(acknowledged(0, add(0, 0), 1, 2));
     ledger.settle(acknowledged(0, add(0, 1), 3, 4));
@@ -200,7 +200,7 @@ fn a_lane_is_told_in_its_order() {
 }
 
 #[test]
-fn across_lanes_what_was_answered_before_another_was_sent_is_told_before_it() {
+fn changes_of_consecutive_requests_across_lanes_must_be_in_order() {
     // Answers arrive before the changes, and then after them.
     for answers_first in [true, false] {
         for (second_sent, out_of_order) in [(2, 0), (3, 1)] {
@@ -223,7 +223,7 @@ fn across_lanes_what_was_answered_before_another_was_sent_is_told_before_it() {
 }
 
 #[test]
-fn names_slots_and_what_became_free_must_be_right() {
+fn changes_with_wrong_slots_ports_or_freed_slots_are_reported() {
     let place = |number, slot| (id(0, number), Ordinal::new(slot).expect("a slot"));
     let told = |widgets: [&str; 2], slots: [u8; 2], port: &str| {
         json!({"operation": "associate_widgets", "widget1_sn": widgets[0], "slot1": slots[0],
@@ -254,7 +254,7 @@ fn names_slots_and_what_became_free_must_be_right() {
 }
 
 #[test]
-fn serial_numbers_are_read_as_they_are_written() {
+fn serial_numbers_identify_their_lane_and_widget() {
     let dataset = "widgets=1000".parse().ok();
     for parts in [1, 3] {
         for partition in 0..2 {

@@ -128,7 +128,7 @@ fn code(answer: &mut Answer) -> Option<&'static str> {
 }
 
 #[test]
-fn little_goes_together_whatever_it_concerns() {
+fn few_operations_share_a_batch_whatever_their_workers() {
     let rig = Rig::new();
     let _answers: Vec<_> = (0..WORKERS).map(|worker| rig.add(on(worker), 2)).collect();
     let (batch, workers) = rig.take(256);
@@ -136,7 +136,7 @@ fn little_goes_together_whatever_it_concerns() {
 }
 
 #[test]
-fn much_goes_by_worker_and_the_oldest_first() {
+fn many_operations_are_batched_by_worker_oldest_first() {
     let rig = Rig::new();
     let _answers: Vec<_> = [2, 0, 1, 3].map(|worker| rig.add(on(worker), 32)).into();
     for worker in [2, 0, 1, 3] {
@@ -148,7 +148,7 @@ fn much_goes_by_worker_and_the_oldest_first() {
 /// Operations that concern the same two workers go together if there are many of them. The few
 /// others form a mixed batch.
 #[test]
-fn much_goes_by_pair_of_workers() {
+fn many_associations_are_batched_by_pair_of_workers() {
     let rig = Rig::new();
     let mut answers = Vec::new();
     for (one, two) in on(0).zip(on(1)).take(40) {
@@ -166,9 +166,9 @@ fn much_goes_by_pair_of_workers() {
     assert_eq!((batch.len(), workers), (3, vec![2, 3]));
 }
 
-/// No operation overtakes one that names the same widget, whatever its home.
+/// No operation overtakes an earlier one that names the same widget, whatever their homes.
 #[test]
-fn an_operation_of_another_home_keeps_its_place_before_the_same_widget() {
+fn operations_on_the_same_widget_keep_their_order_across_homes() {
     let rig = Rig::new();
     let [shared, other] = [on(0).next(), on(1).next()].map(|name| name.expect("endless"));
     let mut answers = rig.add(on(0).skip(1), 32);
@@ -183,10 +183,10 @@ fn an_operation_of_another_home_keeps_its_place_before_the_same_widget() {
     assert_eq!(rig.take(64).0.len(), 1, "and then the removal");
 }
 
-/// While only a pair is lost, both nodes are reported. Once one of them is lost on its own, only
-/// that one is.
+/// While only a pair of nodes is lost, both nodes are reported. Once one of them is lost on its
+/// own, only that node is reported.
 #[test]
-fn it_tells_which_nodes_are_away() {
+fn unreachable_nodes_are_reported() {
     let rig = Rig::new();
     let away = || rig.queue.distributed().expect("distributed");
     let [one, two] = ["worker1:5432", "worker2:5432"].map(str::to_owned);
@@ -205,14 +205,14 @@ fn it_tells_which_nodes_are_away() {
     assert_eq!(
         (away().nodes, rig.queue.placement()),
         (1, None),
-        "nothing to tell apart"
+        "a single node has no placement"
     );
     rig.queue.set_placement(None);
     assert_eq!(rig.queue.distributed(), None, "one server");
 }
 
 #[test]
-fn what_is_away_is_refused_and_everything_else_goes_on() {
+fn operations_on_a_lost_home_are_refused_and_others_continue() {
     let rig = Rig::new();
     let lost = Home(1, 1);
     let mut waits = rig.add(on(1), 2);
@@ -220,11 +220,19 @@ fn what_is_away_is_refused_and_everything_else_goes_on() {
     rig.queue.lose(lost, rig.now(), Duration::from_millis(250));
     assert!(rig.queue.is_lost(lost, rig.now()));
     for answer in &mut waits {
-        assert_eq!(code(answer), Some("WG504"), "what waited");
+        assert_eq!(code(answer), Some("WG504"), "an operation that waited");
     }
     let mut late = rig.add(on(1), 1);
-    assert_eq!(code(&mut late[0]), Some("WG504"), "what comes");
-    assert_eq!(rig.queue.depth().requests, 2, "takes no room from others");
+    assert_eq!(
+        code(&mut late[0]),
+        Some("WG504"),
+        "an operation that arrives later"
+    );
+    assert_eq!(
+        rig.queue.depth().requests,
+        2,
+        "refused operations are not queued"
+    );
     let (batch, workers) = rig.take(256);
     assert_eq!((batch.len(), workers), (2, vec![2]));
     assert_eq!(code(&mut elsewhere[0]), None);
@@ -255,7 +263,7 @@ fn what_is_away_is_refused_and_everything_else_goes_on() {
 
 /// A batch was held up by an unknown node: each home is tried separately, and none is refused.
 #[test]
-fn what_may_be_away_is_tried_by_itself() {
+fn each_suspected_home_is_tried_in_a_separate_batch() {
     let rig = Rig::new();
     let mut answers = rig.add(on(0), 1);
     answers.extend(rig.add(on(1), 1));
@@ -275,7 +283,7 @@ fn what_may_be_away_is_tried_by_itself() {
 
 /// A lost home that no operation concerns any more does not keep batches apart for ever.
 #[test]
-fn what_nobody_asks_for_is_forgotten() {
+fn a_lost_home_without_operations_is_forgotten() {
     let rig = Rig::new();
     rig.queue.lose(Home(1, 1), rig.now(), Duration::ZERO);
     rig.advance(30_000);
@@ -285,7 +293,7 @@ fn what_nobody_asks_for_is_forgotten() {
 }
 
 #[test]
-fn a_registry_whose_widgets_move_has_nothing_lost() {
+fn removing_the_placement_clears_lost_homes() {
     let rig = Rig::new();
     rig.queue
         .lose(Home(1, 1), rig.now(), Duration::from_secs(9));
@@ -298,7 +306,7 @@ fn a_registry_whose_widgets_move_has_nothing_lost() {
 }
 
 #[test]
-fn a_batch_that_failed_goes_by_home_and_what_goes_alone() {
+fn a_failed_batch_is_split_by_home_with_separate_removals() {
     let names: Vec<SerialNumber> = on(0).take(4).chain(on(1).take(2)).collect();
     let commands = |commands: Vec<Command>| -> Vec<Operation> {
         let operation = |command: Command| Operation {

@@ -19,10 +19,10 @@ use widgets_registry::{
     Ask as _, Command, Kinds as _, Lookup, Pair, Port, Rejection, SerialNumber, Store as _,
 };
 
-/// If a worker is stopped, only its own widgets are unavailable: the batch that met it is not
-/// answered as a whole.
+/// If a worker is stopped, only operations on its widgets fail. The other operations in the same
+/// batch do not fail with them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn operations_go_on_whose_worker_is_there() {
+async fn only_operations_on_a_stopped_worker_fail() {
     if !is_there() {
         return;
     }
@@ -81,10 +81,10 @@ async fn operations_go_on_whose_worker_is_there() {
     nodes.assert_balanced();
 }
 
-/// A worker that does not answer holds up the operations that share a batch with its widgets, but
-/// only once, and nothing after that.
+/// A worker that does not answer delays the operations that share a batch with its widgets, but
+/// only once. It delays nothing after that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_worker_that_does_not_answer_holds_up_nothing_else() {
+async fn an_unresponsive_worker_does_not_block_other_workers() {
     if !is_there() {
         return;
     }
@@ -112,7 +112,10 @@ async fn a_worker_that_does_not_answer_holds_up_nothing_else() {
             break;
         }
     }
-    assert!(is_known, "it is away, and nobody knows");
+    assert!(
+        is_known,
+        "the store does not notice that the worker is unreachable"
+    );
     for name in &here[..20] {
         let both = tokio::join!(
             client.submit(add_there()),
@@ -212,7 +215,7 @@ async fn stay_ready(client: Client, stop: Arc<AtomicBool>) {
 /// at the end, with both halves. Operations on the other workers continue meanwhile, and the
 /// service stays ready.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn workers_that_are_killed_lose_nothing() {
+async fn killed_workers_lose_no_acknowledged_operation() {
     const KILLS: usize = 20;
     const CALLERS: usize = 48;
     if !is_there() {

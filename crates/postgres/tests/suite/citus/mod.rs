@@ -99,7 +99,7 @@ async fn a_distributed_registry_conforms() {
     assert_eq!(shards, [0, 2, 2]);
 }
 
-/// Whichever node is asked, each shows what another has answered.
+/// Each node shows the operations that another node has acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn stores_on_different_nodes_conform() {
     if !is_there() {
@@ -113,10 +113,10 @@ async fn stores_on_different_nodes_conform() {
     nodes.assert_balanced();
 }
 
-/// Callers get the same answers to the same histories from every node, and from a table in one
-/// place.
+/// Callers get the same answers to the same histories from every node, and from a table that is not
+/// distributed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_distributed_registry_answers_as_one_in_one_place() {
+async fn a_distributed_registry_gives_the_same_answers_as_a_local_one() {
     if !is_there() {
         return;
     }
@@ -156,7 +156,7 @@ async fn a_distributed_registry_answers_as_one_in_one_place() {
 
 /// The functions of the API, as `psql` and `PostgREST` call them.
 #[tokio::test(flavor = "multi_thread")]
-async fn single_calls_answer_as_where_the_table_is_in_one_place() {
+async fn sql_calls_get_the_same_answers_from_distributed_and_local_tables() {
     if !is_there() {
         return;
     }
@@ -176,7 +176,7 @@ async fn single_calls_answer_as_where_the_table_is_in_one_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_fit_is_named_and_nothing_is_done() {
+async fn distributing_is_refused_naming_each_unsuitable_setting() {
     if !is_there() {
         return;
     }
@@ -200,7 +200,7 @@ async fn what_is_not_fit_is_named_and_nothing_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_holds_widgets_is_moved_only_where_that_is_said() {
+async fn existing_widgets_are_distributed_only_if_requested() {
     if !is_there() {
         return;
     }
@@ -240,7 +240,7 @@ async fn a_registry_that_holds_widgets_is_moved_only_where_that_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_filled_and_read_whole() {
+async fn a_distributed_registry_can_be_filled_and_read_back() {
     if !is_there() {
         return;
     }
@@ -250,7 +250,7 @@ async fn it_is_filled_and_read_whole() {
     let half = refused(send(&owner, &widgets[1..], true).await);
     assert!(half.contains("half an association"), "{half}");
     send(&owner, &widgets[..100], false).await.expect("no word");
-    assert_eq!(all(&owner).await, [], "nothing of what was not whole");
+    assert_eq!(all(&owner).await, [], "an incomplete fill stores nothing");
     send(&owner, &widgets, true).await.expect("filled");
     assert!(all(&owner).await == widgets, "other widgets");
     // The triggers are enabled again.

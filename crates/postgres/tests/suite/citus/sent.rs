@@ -69,7 +69,7 @@ pub(super) async fn add_until(store: &Postgres, prefix: &str, is_so: impl Fn() -
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_concerns_a_worker_is_sent_there() {
+async fn operations_are_sent_directly_to_the_workers_of_their_widgets() {
     if !is_there() {
         return;
     }
@@ -104,7 +104,7 @@ async fn what_concerns_a_worker_is_sent_there() {
 
 /// If this process cannot reach the workers, the coordinator does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn workers_that_are_out_of_reach_are_reached_by_the_coordinator() {
+async fn operations_go_through_the_coordinator_if_workers_are_unreachable() {
     if !is_there() {
         return;
     }
@@ -130,7 +130,7 @@ async fn workers_that_are_out_of_reach_are_reached_by_the_coordinator() {
 /// Two processes and many callers, of whom a few share a few widgets each. Some order of all calls,
 /// including refusals and lookups, explains all answers, whichever nodes the batches went to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_sent_to_workers_is_linearizable() {
+async fn operations_sent_to_workers_are_linearizable() {
     const ROUNDS: u64 = 6;
     const GROUPS: usize = 30;
     const CALLERS: usize = 4;
@@ -196,7 +196,7 @@ async fn what_is_sent_to_workers_is_linearizable() {
 
 /// Several processes use the same few widgets on all workers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn whoever_names_the_same_widgets_by_worker_leaves_them_whole() {
+async fn contended_widgets_on_workers_keep_both_halves_of_associations() {
     if !is_there() {
         return;
     }

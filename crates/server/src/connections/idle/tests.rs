@@ -34,7 +34,7 @@ fn with_seat<S>(stream: S, seat: Arc<Seat>) -> IdleStream<S> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_asks_nothing_is_cut_earlier() {
+async fn a_connection_without_any_request_is_cut_at_the_request_timeout() {
     let (_peer, stream) = duplex(16);
     let mut stream = with_seat(stream, Seat::new(Arc::default()));
     let start = Instant::now();
@@ -67,14 +67,14 @@ async fn trickle(pause: Duration, answer: bool) -> (u64, String) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_trickles_in_is_cut() {
+async fn a_slowly_arriving_request_is_cut_at_the_request_timeout() {
     let (seconds, error) = trickle(Duration::from_secs(1), false).await;
     assert!((10..=20).contains(&seconds), "{seconds}");
     assert!(error.contains("request_timeout"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_peer_is_cut() {
+async fn a_silent_client_is_cut_at_the_idle_timeout() {
     let (_peer, stream) = duplex(16);
     let mut stream = idle_stream(stream);
     let start = Instant::now();
@@ -85,7 +85,7 @@ async fn a_silent_peer_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_does_not_read_is_cut() {
+async fn a_client_that_does_not_read_is_cut_at_the_idle_timeout() {
     let (_peer, stream) = duplex(16);
     let mut stream = idle_stream(stream);
     let error = stream.write_all(&[0; 17]).await.expect_err("cut");
@@ -93,7 +93,7 @@ async fn a_peer_that_does_not_read_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_but_steady_conversation_goes_on() {
+async fn a_slow_but_steady_connection_is_not_cut() {
     let (peer, mut stream) = duplex(16);
     let mut peer = peer;
     tokio::spawn(async move {
@@ -111,7 +111,7 @@ async fn a_slow_but_steady_conversation_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_peer_goes_on_to_send_does_not_take_its_answer_away() {
+async fn a_client_still_sending_when_its_connection_closes_gets_its_response() {
     let (mut peer, stream) = duplex(16);
     let mut stream = idle_stream(stream);
     let client = tokio::spawn(async move {
@@ -128,7 +128,7 @@ async fn what_a_peer_goes_on_to_send_does_not_take_its_answer_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_never_ends_is_not_read_for_ever() {
+async fn reading_after_the_close_is_limited_in_time_and_bytes() {
     let (mut peer, stream) = duplex(16);
     let mut stream = idle_stream(stream);
     let start = Instant::now();
@@ -158,7 +158,7 @@ async fn a_peer_that_never_ends_is_not_read_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_waited_for_where_the_peer_has_ended_or_the_service_stops() {
+async fn closing_is_immediate_if_the_client_ended_or_the_service_stops() {
     let (peer, stream) = duplex(16);
     let mut stream = idle_stream(stream);
     drop(peer);
@@ -174,7 +174,7 @@ async fn nothing_is_waited_for_where_the_peer_has_ended_or_the_service_stops() {
 
 /// A peer that sends a lot at once does not make others wait until all of it is read.
 #[tokio::test]
-async fn others_have_their_turn_beside_a_flood() {
+async fn a_connection_flooded_with_data_lets_other_tasks_run() {
     let (mut peer, stream) = duplex(1 << 20);
     peer.write_all(&vec![b'x'; 1 << 20]).await.expect("room");
     let read = Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -193,11 +193,11 @@ async fn others_have_their_turn_beside_a_flood() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_hangs_up_on_a_stream_is_noticed() {
+async fn a_client_that_disconnects_from_a_stream_is_detected() {
     let (mut peer, stream) = duplex(64);
     let (mut stream, answer) = streaming(stream);
     stream.flush().await.expect("it is there");
-    // Like TLS when it closes.
+    // Before it closes, TLS sends a last message like this.
     peer.write_all(b"the end").await.expect("there is room");
     stream.flush().await.expect("it is there");
     let told = tokio::spawn(async move {
@@ -221,7 +221,7 @@ async fn whoever_hangs_up_on_a_stream_is_noticed() {
 }
 
 #[tokio::test]
-async fn what_comes_during_a_stream_is_kept_for_who_reads_next_and_is_bounded() {
+async fn data_received_during_a_stream_is_buffered_up_to_a_limit() {
     let (mut peer, stream) = duplex(4 * AHEAD_BYTES_MAX);
     let (mut stream, answer) = streaming(stream);
     let sent: Vec<u8> = (0..=u8::MAX).cycle().take(3 * AHEAD_BYTES_MAX).collect();
@@ -237,7 +237,7 @@ async fn what_comes_during_a_stream_is_kept_for_who_reads_next_and_is_bounded() 
 
 /// A request that has begun is answered even if the client has shut down its sending side.
 #[tokio::test]
-async fn an_answer_with_an_end_is_not_cut_where_its_client_sends_no_more() {
+async fn a_finite_response_is_not_aborted_when_the_client_stops_sending() {
     let (peer, stream) = duplex(64);
     let mut stream = idle_stream(stream);
     let answer = hyper::Response::new(http_body_util::Full::<hyper::body::Bytes>::from(
@@ -251,9 +251,9 @@ async fn an_answer_with_an_end_is_not_cut_where_its_client_sends_no_more() {
     drop(answer);
 }
 
-/// Otherwise all its answers would be in memory.
+/// If requests were read meanwhile, all their answers would be kept in memory.
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_nothing_is_asked_nothing_more() {
+async fn requests_are_not_read_while_the_client_reads_no_responses() {
     let (mut peer, stream) = duplex(16);
     let (mut reader, mut writer) = tokio::io::split(idle_stream(stream));
     let writing = tokio::spawn(async move {

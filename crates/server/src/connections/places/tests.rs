@@ -19,12 +19,12 @@ async fn connect(places: &Arc<Places>, address: IpAddr) -> tokio::task::JoinHand
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_longest_idle_of_who_has_most_makes_room() {
+async fn the_client_with_most_connections_loses_its_longest_idle_one() {
     let places = places(4, 4);
     let other = connect(&places, B).await;
     let first = connect(&places, A).await;
     let second = connect(&places, A).await;
-    // Three of four: one client never gets all of them.
+    // One client gets at most three of the four places.
     let third = connect(&places, A).await;
     let newcomer = connect(&places, B).await;
     tokio::task::yield_now().await;
@@ -34,7 +34,7 @@ async fn the_longest_idle_of_who_has_most_makes_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_is_asked_is_answered_and_excess_is_told_why() {
+async fn busy_connections_are_kept_and_excess_ones_are_limited() {
     let places = places(2, 2);
     let first = places.take(A).await.expect("a place");
     let second = places.take(A).await.expect("a place");
@@ -46,7 +46,10 @@ async fn whatever_is_asked_is_answered_and_excess_is_told_why() {
         more.push(place);
     }
     assert_eq!(more.len(), EXCESS_PER_CLIENT_MAX - 1);
-    assert!(places.take(A).await.is_some(), "another's");
+    assert!(
+        places.take(A).await.is_some(),
+        "a connection of another client"
+    );
     let mut ending = Vec::new();
     for client in 10..100 {
         let client = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, client));
@@ -58,12 +61,15 @@ async fn whatever_is_asked_is_answered_and_excess_is_told_why() {
     assert_eq!(
         ending.len(),
         EXCESS_MAX - EXCESS_PER_CLIENT_MAX,
-        "none ends"
+        "no connection in excess has ended"
     );
     for place in more.drain(..) {
         tokio::spawn(async move { place.seat.ends(&ConnectionMetrics::default()).await });
     }
-    assert!(places.take(A).await.is_some(), "of who has most some end");
+    assert!(
+        places.take(A).await.is_some(),
+        "some connections of the client with the most end"
+    );
     drop(busy);
     drop(first);
     let place = places.take(B).await.expect("a place");
@@ -71,7 +77,7 @@ async fn whatever_is_asked_is_answered_and_excess_is_told_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_client_has_a_limit_unless_it_is_a_proxy() {
+async fn connections_per_client_are_limited_except_for_trusted_proxies() {
     let places = places(100, 3);
     let mut held = Vec::new();
     for _ in 0..3 {
@@ -94,7 +100,7 @@ async fn one_client_has_a_limit_unless_it_is_a_proxy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_sends_no_body_gives_way_to_who_has_few() {
+async fn connections_awaiting_bodies_give_way_to_clients_with_few() {
     let places = places(4, 4);
     let mut held = Vec::new();
     for _ in 0..3 {
@@ -119,9 +125,12 @@ async fn whoever_sends_no_body_gives_way_to_who_has_few() {
         let still = ended.iter().filter(|each| !each.is_finished());
         still.count()
     };
-    assert!(!ended[0].is_finished(), "its operation may be applied");
+    assert!(
+        !ended[0].is_finished(),
+        "its operation may have been applied"
+    );
     assert_eq!(still(&ended), 2, "one at a time");
-    // With two of four, nobody has more than twice as many as a newcomer.
+    // With two of the four places, no client has more than twice as many as the new one.
     let place = places.take(B).await.expect("one in excess");
     assert_eq!(place.excess.as_deref(), Some("connections_max = 4"));
 }
@@ -138,13 +147,13 @@ async fn fill(places: &Arc<Places>, address: IpAddr, count: usize) -> Vec<(Busy,
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_who_was_told_to_leave_and_stays() {
+async fn a_connection_that_declines_to_leave_delays_no_new_client() {
     let places = places(2, 2);
     let mut asking = Vec::new();
     for place in [places.take(A).await, places.take(A).await] {
         let place = place.expect("a place");
         asking.push(tokio::spawn(async move {
-            // Its head arrives just when its worker looks whether it must leave.
+            // The head of its request arrives just when its worker checks whether it must leave.
             let _busy = place.seat.busy();
             place.seat.ends(&ConnectionMetrics::default()).await;
         }));
@@ -152,12 +161,16 @@ async fn nobody_waits_for_who_was_told_to_leave_and_stays() {
     let before = tokio::time::Instant::now();
     let place = places.take(B).await.expect("one in excess");
     assert_eq!(place.excess.as_deref(), Some("connections_max = 2"));
-    assert_eq!(before.elapsed(), Duration::ZERO, "all have decided");
+    assert_eq!(
+        before.elapsed(),
+        Duration::ZERO,
+        "every connection has decided"
+    );
     assert!(asking.iter().all(|each| !each.is_finished()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_many_takes_nothing_from_who_has_few() {
+async fn a_client_with_many_connections_takes_none_from_one_with_few() {
     let places = places(40, 40);
     let _first = fill(&places, A, 19).await;
     let _second = fill(&places, B, 20).await;
@@ -168,11 +181,14 @@ async fn who_has_many_takes_nothing_from_who_has_few() {
         assert_eq!(more.excess.as_deref(), Some("connections_max = 40"));
     }
     tokio::task::yield_now().await;
-    assert!(!newcomer.is_finished(), "it was left the time to ask");
+    assert!(
+        !newcomer.is_finished(),
+        "it still has time to send a request"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_have_most_make_room_before_who_has_just_come() {
+async fn the_client_with_most_connections_makes_room_before_a_new_one() {
     let places = places(40, 40);
     let first = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 3));
     let newcomer = connect(&places, first).await;
@@ -187,10 +203,13 @@ async fn those_who_have_most_make_room_before_who_has_just_come() {
     let _others = fill(&places, PROXY, 9).await;
     let second = places.take(B).await.expect("a place");
     assert_eq!(second.excess, None);
-    assert!(!newcomer.is_finished(), "it was left the time to ask");
+    assert!(
+        !newcomer.is_finished(),
+        "it still has time to send a request"
+    );
     let left = attackers.iter().filter(|each| each.is_finished()).count();
-    assert_eq!(left, 2, "who only waits for bodies made room");
-    // If nobody else can make room, it does.
+    assert_eq!(left, 2, "connections that await only bodies made room");
+    // If no other connection can make room, the new one does.
     let all = places.permits.available_permits();
     let _rest = fill(&places, B, all).await;
     for each in attackers {
