@@ -115,6 +115,7 @@ fn after_prefix(prefix: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::{Filter, Query, after_prefix};
+    use percent_encoding::percent_decode_str;
 
     #[test]
     fn a_prefix_has_the_next_text_as_its_upper_bound() {
@@ -123,6 +124,60 @@ mod tests {
         assert_eq!(after_prefix("a\u{10ffff}"), Some("b".into()));
         assert_eq!(after_prefix("\u{10ffff}"), None);
         assert_eq!(after_prefix(""), None);
+    }
+
+    /// Reports whether this text satisfies every condition on the serial number that the query
+    /// asks for.
+    fn is_within(conditions: &[String], text: &str) -> bool {
+        conditions
+            .iter()
+            .all(|condition| match condition.split_once('.') {
+                Some(("gte", least)) => text >= least,
+                Some(("lt", end)) => text < end,
+                _ => panic!("{condition}"),
+            })
+    }
+
+    #[test]
+    fn a_text_is_within_the_bounds_exactly_if_it_has_the_prefix() {
+        // Neighbours, and the ends of the ranges of characters.
+        const CHARACTERS: [char; 7] = [
+            'a',
+            'b',
+            '\u{7f}',
+            '\u{80}',
+            '\u{d7ff}',
+            '\u{e000}',
+            '\u{10ffff}',
+        ];
+        let mut texts = vec![String::new()];
+        let mut longest = texts.clone();
+        for _ in 0..3 {
+            longest = longest
+                .iter()
+                .flat_map(|text| CHARACTERS.map(|last| format!("{text}{last}")))
+                .collect();
+            texts.extend_from_slice(&longest);
+        }
+        for prefix in &texts {
+            let query = Query {
+                filters: vec![Filter::Prefix(prefix.clone())],
+                descending: false,
+            };
+            let target = query.target(None, 1);
+            let conditions: Vec<String> = target
+                .split('&')
+                .filter_map(|parameter| parameter.strip_prefix("serial_number="))
+                .map(|value| percent_decode_str(value).decode_utf8_lossy().into_owned())
+                .collect();
+            for text in &texts {
+                assert_eq!(
+                    is_within(&conditions, text),
+                    text.starts_with(prefix),
+                    "{text:?} and the prefix {prefix:?}: {conditions:?}"
+                );
+            }
+        }
     }
 
     #[test]

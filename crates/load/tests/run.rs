@@ -8,7 +8,15 @@
 
 mod support;
 
-use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 use support::{Double, Lie, Server, load, plan};
 use tokio::{
     io::copy_bidirectional,
@@ -50,6 +58,8 @@ fn an_open_loop_offers_the_requested_rate() {
         let expected = if poisson { 800..1200 } else { 1000..1001 };
         assert!(expected.contains(&all), "{all} were due: {report}");
         assert_eq!(stretch.arrivals.offered_per_second, Some(500.0));
+        // No request was sent before it was due, the last ones shortly before the end.
+        assert!(stretch.seconds > 1.9, "{report}");
         assert!(
             stretch.latency.p50_us >= stretch.service.p50_us * 0.99,
             "{report}"
@@ -80,15 +90,58 @@ fn waiting_for_a_slow_request_counts_as_latency() {
 }
 
 #[test]
-fn a_run_over_http2_by_prior_knowledge_passes() {
-    let report = load(Lie::None, |plan| {
-        plan.session.target.protocol = Protocol::Http2;
-        plan.session.connections = 2;
-        plan.session.streams = 10;
-        plan.session.workers = 2;
-    });
+fn a_run_over_http2_by_prior_knowledge_shares_its_connections() {
+    let server = Server::start(Double::new(Lie::None));
+    let (port, accepted) = proxy(server.address, None);
+    let mut plan = plan(&format!("http://127.0.0.1:{port}"));
+    plan.session.target.protocol = Protocol::Http2;
+    plan.session.connections = 2;
+    plan.session.streams = 10;
+    plan.session.workers = 2;
+    let report = run(plan).unwrap();
     assert_passed(&report);
     assert_eq!(report.stretches[0].requests, 4000);
+    // Twenty lanes share two connections. Before the load, the server was checked over another one.
+    assert_eq!(accepted.load(Ordering::Relaxed), 3);
+}
+
+/// Starts a proxy in front of `server`, which terminates TLS if there is an acceptor. Returns its
+/// port, and how many connections it has accepted.
+fn proxy(server: SocketAddr, tls: Option<TlsAcceptor>) -> (u16, Arc<AtomicUsize>) {
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let counted = accepted.clone();
+    let (send_port, port) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            send_port
+                .send(listener.local_addr().unwrap().port())
+                .unwrap();
+            loop {
+                let (mut tcp, _) = listener.accept().await.unwrap();
+                counted.fetch_add(1, Ordering::Relaxed);
+                tcp.set_nodelay(true).unwrap();
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    let mut plain = TcpStream::connect(server).await.unwrap();
+                    plain.set_nodelay(true).unwrap();
+                    let Some(acceptor) = tls else {
+                        let _ = copy_bidirectional(&mut tcp, &mut plain).await;
+                        return;
+                    };
+                    // A client that does not trust the certificate closes its connection here.
+                    if let Ok(mut tls) = acceptor.accept(tcp).await {
+                        let _ = copy_bidirectional(&mut tls, &mut plain).await;
+                    }
+                });
+            }
+        });
+    });
+    (port.recv().unwrap(), accepted)
 }
 
 /// Starts a proxy that terminates TLS in front of `server`, with a certificate for localhost.
@@ -103,33 +156,8 @@ fn tls_proxy(server: SocketAddr) -> (u16, String) {
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let (send_port, port) = std::sync::mpsc::channel();
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async move {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            send_port
-                .send(listener.local_addr().unwrap().port())
-                .unwrap();
-            loop {
-                let (tcp, _) = listener.accept().await.unwrap();
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    // A client that does not trust the certificate closes its connection here.
-                    let Ok(mut tls) = acceptor.accept(tcp).await else {
-                        return;
-                    };
-                    let mut plain = TcpStream::connect(server).await.unwrap();
-                    let _ = copy_bidirectional(&mut tls, &mut plain).await;
-                });
-            }
-        });
-    });
-    (port.recv().unwrap(), made.cert.pem())
+    let (port, _) = proxy(server, Some(TlsAcceptor::from(Arc::new(config))));
+    (port, made.cert.pem())
 }
 
 #[test]

@@ -125,6 +125,10 @@ fn generate_and_export_require_exactly_one_store_or_file() {
         !ok && said.contains("--data-dir is for the embedded store"),
         "{said}"
     );
+}
+
+#[test]
+fn generate_refuses_zero_widgets() {
     let (ok, said) = widgets(&["generate", "--widgets", "0", "--output", "-"]);
     assert!(
         !ok && said.contains("widgets must be 1 to 2147483648, 0 was given"),

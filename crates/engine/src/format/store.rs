@@ -223,7 +223,7 @@ mod tests {
 
     /// A store from before there were roles has zeros in their place, so it is read as a primary.
     #[test]
-    fn roles_round_trip_and_the_role_primary_is_encoded_as_zeros() {
+    fn roles_round_trip_and_zeros_in_place_of_a_role_mean_a_primary() {
         let standby = Role::Standby {
             primary: "https://primary".into(),
         };
@@ -231,18 +231,28 @@ mod tests {
             let store = StoreHeader { role, ..store() };
             assert_eq!(StoreHeader::decode(&store.encode()), Ok(store));
         }
-        let bytes = StoreHeader {
+        let primary = StoreHeader {
             role: Role::Primary,
             member: 0,
             ..store()
-        }
-        .encode();
+        };
+        let bytes = primary.encode();
         let of_epochs = 12 + 8 + 16 + 4 + 3 * EPOCH_BYTES;
         assert!(
             bytes[of_epochs..HEADER_BYTES - 4]
                 .iter()
                 .all(|&byte| byte == 0)
         );
+        // The file of such a store: nothing follows the epochs.
+        let (identity, count) = (7_u64.to_le_bytes(), 3_u32.to_le_bytes());
+        let mut epochs = Vec::new();
+        for (number, first_sequence) in [(1_u32, 1_u64), (2, 40), (5, 41)] {
+            epochs.extend_from_slice(&number.to_le_bytes());
+            epochs.extend_from_slice(&first_sequence.to_le_bytes());
+        }
+        let fields: [&[u8]; _] = [&identity, b"0123456789abcdef", &count, &epochs];
+        let old = header_of(2, MAGIC, &fields);
+        assert_eq!(StoreHeader::decode(&old), Ok(primary));
     }
 
     /// Reads the file as 0.2.0 does, which knows no roles.

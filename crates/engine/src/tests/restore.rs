@@ -6,9 +6,9 @@ use super::{
     rig::{Rig, command, random, settings, widgets},
 };
 use crate::{
-    LoggedGroup, OpenError, Restoration, Restored, Settings, StoreHeader, files::RESTORING,
+    Engine, LoggedGroup, OpenError, Restoration, Restored, Settings, StoreHeader, files::RESTORING,
 };
-use std::sync::Arc;
+use std::{fs, sync::Arc};
 
 /// Settings that keep all segments and write a checkpoint only on request.
 fn keeping() -> Settings {
@@ -83,6 +83,20 @@ fn a_restore_refuses_a_group_that_does_not_continue_the_journal() {
     restoration.group(&original.groups[1]).expect("the next");
 }
 
+/// Checks that a start refuses a directory with these files.
+fn check_refused(disk: &TestDisk) {
+    let directory = tempfile::tempdir().expect("a new directory");
+    for name in disk.names() {
+        fs::write(directory.path().join(&name), disk.content(&name)).expect("a file");
+    }
+    match Engine::open(directory.path(), &keeping()) {
+        Err(OpenError::Restoring { .. }) => {}
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("it starts"),
+    }
+}
+
+/// Until the restore is complete, no start serves what is there.
 #[test]
 fn a_crash_at_any_step_of_a_restore_leaves_it_complete_or_repeatable() {
     let original = original();
@@ -92,6 +106,7 @@ fn a_crash_at_any_step_of_a_restore_leaves_it_complete_or_repeatable() {
     assert!(steps > 20, "{steps}");
     let old = Rig::open_with(&original.disk, &keeping()).expect("opened");
     let expected = widgets(old.state());
+    let mut refused = 0;
     for step in 0..steps {
         for kept in [Kept::Nothing, Kept::Everything, Kept::Some(step as u64)] {
             let disk = TestDisk::default();
@@ -104,6 +119,10 @@ fn a_crash_at_any_step_of_a_restore_leaves_it_complete_or_repeatable() {
             let names = disk.names();
             let is_marked = names.iter().any(|name| name == RESTORING);
             let is_store = names.iter().any(|name| crate::files::is_store(name));
+            if is_marked {
+                check_refused(&disk);
+                refused += 1;
+            }
             if is_store && !is_marked {
                 // Only the marker of an unfinished restore was left to remove.
                 let rig = Rig::open_with(&disk, &keeping()).expect("whole");
@@ -115,4 +134,5 @@ fn a_crash_at_any_step_of_a_restore_leaves_it_complete_or_repeatable() {
             assert_eq!(widgets(rig.state()), expected, "step {step}");
         }
     }
+    assert!(refused > steps, "{refused} in {steps} steps");
 }

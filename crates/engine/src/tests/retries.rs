@@ -3,8 +3,9 @@
 
 use super::{
     disk::{Chance, Faults, Kept, TestDisk},
-    rig::{Rig, command, model, serial_number, widgets},
+    rig::{Rig, TestClock, command, model, random, serial_number, settings, widgets},
 };
+use crate::{checkpoint, recovery};
 use widgets_registry::{
     Applied, Attempt, Author, Command, Fault, IdempotencyKey, Name, Pair, Port, Ports, Refusal,
     Rejection, query::Asker,
@@ -142,6 +143,38 @@ fn idempotency_keys_survive_a_checkpoint_and_a_restart() {
             "{attempt:?}"
         );
     }
+}
+
+/// What is used while a checkpoint copies the widgets is in the checkpoint, and in the journal that
+/// is replayed over it.
+#[test]
+fn a_key_in_both_a_checkpoint_and_the_journal_after_it_is_kept_once() {
+    let disk = TestDisk::default();
+    let mut rig = Rig::open(&disk).expect("a new store");
+    let attempts: Vec<_> = (0..8)
+        .map(|number| keyed(add(number), None, &format!("k{number}")))
+        .collect();
+    let (before, meanwhile) = attempts.split_at(4);
+    rig.ask(before);
+    rig.begin_checkpoint();
+    rig.ask(meanwhile);
+    // More often than there are widgets and keys to copy.
+    for _ in 0..20 {
+        rig.copy();
+        rig.write();
+    }
+    drop(rig);
+    let disk = disk.after_power_cut(Kept::Nothing);
+    let (clock, mut random) = (TestClock::default(), random());
+    let recovered = recovery::recover(&disk, &clock, &mut random, &settings(), 1);
+    let recovered = recovered.expect("recovered");
+    let first_sequence = recovered.checkpoint.expect("written").first_sequence;
+    let identity = Some(recovered.store.identity);
+    let loaded = checkpoint::load(&disk, first_sequence, identity, 1).expect("it is whole");
+    assert_eq!(loaded.keys.len(), 8, "the checkpoint has all of them");
+    let replayed = first_sequence..recovered.end.next_sequence;
+    assert_eq!(replayed, 5..9, "and the journal the last four");
+    assert_eq!(recovered.retries.len(), 8);
 }
 
 /// The power fails at every step. Operations that were under way are retried, and are applied once.

@@ -86,8 +86,9 @@ fn share_a_name(one: &Command, two: &Command) -> bool {
     names(one).iter().any(|name| two.contains(name))
 }
 
+// Either of them may be reached first.
 const REQUESTS_MAX: usize = 20;
-const BYTES_MAX: usize = 4096;
+const BYTES_MAX: usize = 300;
 
 /// A queue, with a model of what is waiting, in order of arrival, and of the batches in flight.
 struct Rig {

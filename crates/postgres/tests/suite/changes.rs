@@ -1,8 +1,8 @@
 //! The feed of changes: its order, its completeness, and which changes are kept.
 
 use crate::{
-    TIMEOUT, faults::add, functions::web_anon, locks::holder, migrated, open, server::Server,
-    session, turn_on_changes, until,
+    TIMEOUT, faults::add, functions::web_anon, locks::holder, migrated, open, replication::set,
+    server::Server, session, turn_on_changes, until,
 };
 use std::{collections::BTreeSet, sync::Arc};
 use widgets_postgres::{Postgres, Settings, Target, keep_changes};
@@ -389,23 +389,70 @@ async fn excess_changes_are_removed_and_late_readers_get_an_error() {
     );
 }
 
+/// A partition is written to for a sixth of the retention, and is removed once its newest change is
+/// older than the retention.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_older_than_the_retention_are_removed_and_younger_ones_kept() {
+    let (server, url) = migrated().await;
+    turn_on_changes(&server).await;
+    let psql = |sql: &str| server.psql("registry", sql);
+    // The limit of their size is never reached.
+    let keep = || psql("SELECT widgets.keep_changes(72, 1000000000000)");
+    for (name, partition, next) in [("A", "1", "2"), ("B", "2", "3"), ("C", "3", "4")] {
+        psql(&format!("SELECT widgets.add_widget('{name}', '', '{{}}')"));
+        let written_to = [11, 13].map(|hours| {
+            psql(&format!(
+                "UPDATE widgets.changes_segments SET began = now() - interval '{hours} hours'"
+            ));
+            keep();
+            psql("SELECT last_value FROM widgets.changes_segment")
+        });
+        assert_eq!(written_to, [partition, next]);
+    }
+    let oldest = psql("SELECT oldest FROM widgets.changes_state()");
+    assert_eq!(oldest, "0", "all of them are young");
+    for (partition, hours) in [(1, 73), (2, 71)] {
+        psql(&format!(
+            "UPDATE widgets.changes_order SET at = at - {hours} * 3600000000
+            WHERE segment = {partition}"
+        ));
+    }
+    keep();
+    let store = open(&url, Settings::default());
+    let feed = feed(&store);
+    let oldest = feed.oldest().await.expect("a feed");
+    let beginning = Position {
+        sequence: 0,
+        ..oldest
+    };
+    let gone = Err(FeedError::Gone { oldest });
+    assert_eq!(read(&*feed, beginning).await, gone);
+    let kept = read(&*feed, oldest).await.expect("changes");
+    assert_eq!(told(&kept), ["+B", "+C"]);
+}
+
 /// Nobody learns of a change that a crash could undo, whatever the session's settings.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_with_changes_is_flushed_despite_synchronous_commit_off() {
-    let (server, _) = migrated().await;
+async fn a_reported_change_survives_a_crash_despite_synchronous_commit_off() {
+    let (mut server, url) = migrated().await;
     turn_on_changes(&server).await;
+    let store = open(&url, Settings::default());
+    let reader = feed(&store);
+    let start = reader.newest().await.expect("a feed");
+    // For so long, the server may keep in memory what no commit waits for.
+    set(&server, "wal_writer_delay = '10s'");
     let psql = session(&server, "postgres").await;
     psql.batch_execute("SET synchronous_commit = off; SELECT widgets.add_widget('A', '', '{}')")
         .await
         .expect("added");
-    let flushed = psql
-        .query_one(
-            "SELECT pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn()",
-            &[],
-        )
-        .await
-        .expect("an answer");
-    assert!(flushed.get::<_, bool>(0), "the commit was not waited for");
+    let reported = read(&*reader, start).await.expect("changes");
+    assert_eq!(told(&reported), ["+A"]);
+    // As if it crashed: it writes nothing more.
+    server.stop("immediate");
+    server.resume();
+    let store = open(&url, Settings::default());
+    let reader = feed(&store);
+    assert_eq!(read(&*reader, start).await, Ok(reported));
 }
 
 /// A removal looks up which slots it frees before it writes. The feed must not be turned on in

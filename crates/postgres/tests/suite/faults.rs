@@ -188,7 +188,6 @@ async fn queued_operations_are_limited_in_number_and_waiting_time() {
         Settings {
             connections: 1,
             queue_operations_max: 2,
-            queue_bytes_max: 4096,
             queue_wait_ms_max: 500,
             statement_timeout_ms: 3000,
             ..Settings::default()

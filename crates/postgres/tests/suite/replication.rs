@@ -21,7 +21,7 @@ fn lines(server: &Server, sql: &str) -> String {
 }
 
 /// Changes a setting of a running server.
-fn set(server: &Server, setting: &str) {
+pub(crate) fn set(server: &Server, setting: &str) {
     // These are separate statements, because ALTER SYSTEM cannot run in a transaction.
     server.psql("postgres", &format!("ALTER SYSTEM SET {setting}"));
     server.psql("postgres", "SELECT pg_reload_conf()");
@@ -204,16 +204,14 @@ async fn a_replaced_primary_is_not_used_again() {
     // All connections go to the old primary, including idle ones.
     let of_store = "FROM pg_stat_activity WHERE usename = 'authenticator'";
     let connections = format!("SELECT count(*) {of_store}");
+    let adding = format!("{of_store} AND query LIKE '%apply_batch%'");
+    assert_eq!(lines(&old, &format!("SELECT count(*) {adding}")), "1");
     until(&old, &format!("SELECT count(*) >= 7 {of_store}"), "t").await;
     until_replayed(&old, &new).await;
     assert_eq!(lines(&new, "SELECT pg_promote()"), "t");
     assert_eq!(lines(&old, "SELECT pg_is_in_recovery()"), "f");
     // One of them breaks and finds the new primary: the others follow it.
-    lines(
-        &old,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-         WHERE usename = 'authenticator' AND query LIKE '%apply_operations%'",
-    );
+    lines(&old, &format!("SELECT pg_terminate_backend(pid) {adding}"));
     until(&old, &connections, "0").await;
     until(&new, &format!("SELECT count(*) >= 7 {of_store}"), "t").await;
     for number in 0..20 {
@@ -265,13 +263,19 @@ async fn a_store_that_acknowledges_nothing_is_not_ready() {
     assert_eq!(client.ready().await, Ok(()));
 }
 
-/// A server stops accepting writes, as after a failover behind one host name.
+/// A server stops accepting writes, as after a failover behind one host name. Another connection
+/// may find another server.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_becomes_read_only_makes_the_store_unready() {
+async fn connections_for_operations_leave_a_server_that_becomes_read_only() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
     client.submit(add("A")).await.expect("added");
+    let of_store = "FROM pg_stat_activity WHERE usename = 'authenticator'";
+    until(&server, &format!("SELECT count(*) >= 7 {of_store}"), "t").await;
+    let newest = lines(&server, &format!("SELECT max(backend_start) {of_store}"));
+    let old = format!("{of_store} AND backend_start <= '{newest}'");
+    let before = lines(&server, &format!("SELECT count(*) {old}"));
     set(&server, "default_transaction_read_only = on");
     let mut attempt = 0;
     let refused = async {
@@ -287,6 +291,9 @@ async fn a_server_that_becomes_read_only_makes_the_store_unready() {
     let refused = in_time("an operation is refused", refused).await;
     assert_eq!(refused.code(), "WG504");
     until_unready(&client).await;
+    // Both of them have left, also the one that was idle. Those that read have stayed.
+    let left = format!("SELECT {before} - count(*) {old}");
+    until(&server, &left, "2").await;
     set(&server, "default_transaction_read_only = off");
     until_ready(&client).await;
     assert_eq!(client.submit(add("C")).await, Ok(()));

@@ -570,20 +570,46 @@ fn every_error_code_has_an_example() {
     }
 }
 
-/// Returns the number of examples of responses anywhere below.
-fn count(value: &Value) -> usize {
+/// Collects the places of all examples of responses in this part of the document.
+fn collect_places(value: &Value, place: &str, places: &mut BTreeSet<String>) {
     match value {
-        Value::Object(members) => members
-            .iter()
-            .map(|(name, value)| match (name.as_str(), value) {
-                ("requestBody", _) => 0,
-                ("examples", Value::Object(examples)) => examples.len(),
-                _ => count(value),
-            })
-            .sum(),
-        Value::Array(items) => items.iter().map(count).sum(),
-        _ => 0,
+        Value::Object(members) => {
+            for (name, value) in members {
+                let place = format!("{place}/{name}");
+                match (name.as_str(), value) {
+                    ("requestBody", _) => {}
+                    ("examples", Value::Object(examples)) => {
+                        places.extend(examples.keys().map(|name| format!("{place}/{name}")));
+                    }
+                    _ => collect_places(value, &place, places),
+                }
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                collect_places(item, place, places);
+            }
+        }
+        _ => {}
     }
+}
+
+/// Returns the place of the example's response in the document. `None` if it has no body.
+fn place_of(example: &Example) -> Option<String> {
+    let (status, media_type) = match &example.answer {
+        Answered::Applied => return None,
+        Answered::Widget(_) => (200, "application/json"),
+        Answered::Rows {
+            status, media_type, ..
+        } => (*status, *media_type),
+        Answered::Refused(error) => (error.code().status().as_u16(), "application/json"),
+    };
+    let (method, name) = (example.method.to_ascii_lowercase(), example.name);
+    let response = match &example.path {
+        Some(path) => format!("/paths/{path}/{method}/responses/{status}"),
+        None => format!("/components/responses/Elsewhere{status}"),
+    };
+    Some(format!("{response}/content/{media_type}/examples/{name}"))
 }
 
 #[test]
@@ -594,9 +620,18 @@ fn every_response_example_in_the_document_is_tested() {
         client_certificates: None,
     };
     let document = serde_json::from_slice(&super::json(&settings, security)).expect("JSON");
-    let with_body = |example: &Example| !matches!(example.answer, Answered::Applied);
-    let checked = all(&settings).into_iter().filter(with_body);
-    assert_eq!(count(&document), checked.count());
+    let (mut shown, mut tested) = (BTreeSet::new(), BTreeSet::new());
+    collect_places(&document, "", &mut shown);
+    for example in all(&settings) {
+        if let Some(place) = place_of(&example) {
+            assert!(!tested.contains(&place), "two examples have {place}");
+            tested.insert(place);
+        }
+    }
+    let untested: Vec<_> = shown.difference(&tested).collect();
+    assert!(untested.is_empty(), "not tested: {untested:#?}");
+    let missing: Vec<_> = tested.difference(&shown).collect();
+    assert!(missing.is_empty(), "not in the document: {missing:#?}");
 }
 
 /// A request that waits for a position has no timeout here: the shutdown ends it.

@@ -278,6 +278,25 @@ async fn malformed_and_wrongly_signed_tokens_are_refused() {
     }
 }
 
+#[tokio::test]
+async fn a_token_with_any_changed_character_is_refused() {
+    let (api, ..) = guarded(settings(), Some(SECRET));
+    let good = claiming(r#"{"role":"writer"}"#);
+    let answer = remove(&api, &format!("Bearer {good}")).await;
+    assert_eq!(answer.outcome(), (204, ""));
+    for place in 0..good.len() {
+        for character in ' '..='~' {
+            let mut token = good.clone();
+            token.replace_range(place..=place, &character.to_string());
+            if token == good {
+                continue;
+            }
+            let answer = remove(&api, &format!("Bearer {token}")).await;
+            assert_eq!(answer.outcome(), (401, "PGRST301"), "{token}");
+        }
+    }
+}
+
 /// A `kid` is a hint (RFC 7515, 4.1.4): it chooses only among keys that have one.
 #[tokio::test]
 async fn a_key_without_an_id_verifies_tokens_that_name_no_known_key() {

@@ -2,6 +2,8 @@
 
 use crate::*;
 use serde_json::Value;
+use std::time::Duration;
+use widgets_clock::Clock as _;
 
 async fn get(api: &Api<Client>, uri: &str, headers: &[&str]) -> Answer {
     send(api, "GET", uri, headers, "").await
@@ -78,21 +80,29 @@ async fn a_page_of_changes_has_every_change_with_its_position() {
 #[tokio::test]
 async fn a_page_of_changes_waits_for_the_next_change() {
     let (_engine, api) = service("changes-wait");
+    let empty = get(&api, "/changes?after=now", &[]).await;
+    let newest = empty.header("next-position").expect("a position");
+    let uri = format!("/changes?after={newest}&wait_ms=60000");
     let asked = api.clone();
-    let waiting = tokio::spawn(async move {
-        get(&asked, "/changes?after=now&wait_ms=60000", &[])
-            .await
-            .body
-    });
-    // Usually the request is waiting by now. If it begins only after the change, it finds none.
+    let waiting = tokio::spawn(async move { get(&asked, &uri, &[]).await });
+    // The runtime has one thread: it runs the request until it waits, and then this test.
     tokio::task::yield_now().await;
+    assert!(!waiting.is_finished(), "there is no change yet");
     check(&api, "add_widget", E, (204, "")).await;
-    let body = waiting.await.expect("no panic");
-    let found = members(&body).len();
-    assert!(found <= 1, "{body}");
-    if found == 0 {
-        assert_eq!(members(&get(&api, "/changes", &[]).await.body).len(), 1);
-    }
+    let page = waiting.await.expect("no panic");
+    let changes = members(&page.body);
+    assert_eq!(changes.len(), 1, "{}", page.body);
+    assert_eq!(changes[0]["widget_sn"], "E");
+}
+
+#[tokio::test]
+async fn a_page_of_changes_is_empty_only_after_its_wait() {
+    let (_engine, api) = service("changes-no-change");
+    let clock = SystemClock::new();
+    let page = get(&api, "/changes?after=now&wait_ms=50", &[]).await;
+    let waited = clock.now();
+    assert_eq!((page.status.as_u16(), &*page.body), (200, "[]"));
+    assert!(waited >= Duration::from_millis(50), "{waited:?}");
 }
 
 #[tokio::test]

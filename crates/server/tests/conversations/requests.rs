@@ -187,15 +187,7 @@ async fn a_body_over_the_limit_is_refused() {
         body_bytes_max: 8192,
         ..Settings::default()
     };
-    let (_engine, service) = service("limit");
-    drop(service);
-    let api = Api::new(
-        Failing(busy()),
-        settings,
-        Registry::new(),
-        SystemClock::new(),
-    )
-    .expect("an empty registry");
+    let api = api_with(Failing(busy()), settings);
     let padded = |bytes: usize| format!(r#"{{"widget_sn":"E"{}}}"#, " ".repeat(bytes - 17));
     check(&api, "remove_widget", &padded(8193), (413, r#"{"code":"PGRST102","details":null,"hint":null,"message":"the body must be at most 8192 bytes long"}"#)).await;
     let answer = post(&api, "remove_widget", &padded(8192)).await;

@@ -2,6 +2,7 @@
 
 use crate::*;
 use std::{io::Read as _, io::Write as _, net::TcpStream, thread, time::Duration};
+use widgets_clock::Clock as _;
 use widgets_server::Limits;
 
 /// Checks that the connection was closed without an answer. Unread data makes that a reset.
@@ -166,15 +167,18 @@ fn a_shutdown_announces_the_close_on_open_connections() {
 #[test]
 fn a_shutdown_ends_at_its_timeout_despite_a_stuck_request() {
     let store = SlowStore::new();
+    let shutdown_timeout = Duration::from_millis(50);
     let limits = Limits {
-        shutdown_timeout: Duration::from_millis(50),
+        shutdown_timeout,
         ..Limits::default()
     };
     let server = Server::start(store.clone(), limits);
     let mut stuck = server.connect();
     stuck.write_all(REMOVE.as_bytes()).expect("sent");
-    while store.arrived.available_permits() < 1 {
-        thread::sleep(Duration::from_millis(1));
-    }
+    store.wait_for_one();
+    let clock = SystemClock::new();
     server.stop();
+    let took = clock.now();
+    assert!(took >= shutdown_timeout, "it ended after {took:?}");
+    is_closed(stuck);
 }

@@ -239,7 +239,6 @@ fn a_data_directory_can_be_used_below_an_unreadable_folder() {
     }
     let binary = parent.path().join("widgets");
     copy_program(&binary);
-    std::fs::write(parent.path().join("file"), "").expect("a file");
     // If the directory belonged to someone else, 0711 would do; its owner must not be able to read
     // it either.
     let mode = if rustix::process::getuid().is_root() {
@@ -266,6 +265,16 @@ fn a_data_directory_can_be_used_below_an_unreadable_folder() {
         told.contains("the folder PARENT cannot be synced"),
         "{told}"
     );
+    let mut serve = Command::new(&binary);
+    serve.current_dir("/").env_clear().stdout(Stdio::piped());
+    serve.args(["serve", "--listen", "127.0.0.1:0", "--data-dir", &data]);
+    let mut service = as_ordinary_user(&mut serve).spawn().expect("it runs");
+    let lines = BufReader::new(service.stdout.take().expect("a pipe")).lines();
+    let mut lines = lines.map(|line| line.expect("text"));
+    let listens = lines.any(|line| line.starts_with("widgets listens on"));
+    service.kill().expect("the process is there");
+    service.wait().expect("a process");
+    assert!(listens, "the service starts there as well");
     // If a directory cannot be created in the parent folder, the message is about that folder and
     // nothing else.
     let other = parent.path().join("other").display().to_string();

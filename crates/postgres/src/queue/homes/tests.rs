@@ -292,17 +292,38 @@ fn a_lost_home_without_operations_is_forgotten() {
     assert!(rig.queue.apart().is_none());
 }
 
+/// The numbers of the workers change with the placement, so no home stays lost, and what waits goes
+/// in batches of the new placement.
 #[test]
-fn removing_the_placement_clears_lost_homes() {
-    let rig = Rig::new();
-    rig.queue
-        .lose(Home(1, 1), rig.now(), Duration::from_secs(9));
-    rig.queue.set_placement(Some(placement()));
-    assert!(rig.queue.is_lost(Home(1, 1), rig.now()), "as it was");
-    rig.queue.set_placement(None);
-    let mut answers = rig.add(on(1), 1);
-    assert_eq!(code(&mut answers[0]), None);
-    assert_eq!(rig.take(256).1, [1]);
+fn operations_that_wait_while_widgets_move_are_handed_out_once() {
+    let names = [0, 2, 3].into_iter().flat_map(|worker| on(worker).take(32));
+    let waiting: Vec<Command> = names.map(|name| add_widget(&name, "", "P")).collect();
+    // To two workers with half of all hashes each, or to one server.
+    let nodes = [(-1, "worker3:5432"), (i32::MAX, "worker5:5432")];
+    let halves = nodes.map(|(last, node)| (last, node.to_owned())).to_vec();
+    for (moved, sizes) in [(Placement::new(halves), [32, 64]), (None, [64, 32])] {
+        let rig = Rig::new();
+        let pushed = waiting.iter().map(|command| rig.push(command.clone()));
+        let mut answers: Vec<Answer> = pushed.collect();
+        rig.queue
+            .lose(Home(1, 1), rig.now(), Duration::from_secs(9));
+        rig.queue.set_placement(Some(placement()));
+        assert!(rig.queue.is_lost(Home(1, 1), rig.now()), "nothing moved");
+        rig.queue.set_placement(moved);
+        assert!(!rig.queue.is_lost(Home(1, 1), rig.now()));
+        let mut taken = Vec::new();
+        for size in sizes {
+            let (batch, _) = rig.take(64);
+            assert_eq!(batch.len(), size);
+            rig.release(&batch);
+            taken.extend(batch.into_iter().map(|operation| operation.attempt.command));
+        }
+        assert_eq!(taken, waiting);
+        assert_eq!(rig.queue.depth().requests, 0);
+        for answer in &mut answers {
+            assert_eq!(code(answer), None);
+        }
+    }
 }
 
 #[test]
