@@ -142,7 +142,7 @@ impl Reader<'_> {
         loop {
             let exchanged = match self.channel.connect().await {
                 Err(cause) => Err(cause),
-                Ok(()) => self
+                Ok(_) => self
                     .channel
                     .exchange(&self.request, self.timeout)
                     .await

@@ -109,7 +109,8 @@ pub struct Measured {
     pub outcomes: [[u64; Outcome::NAMES.len()]; Kind::ALL.len()],
     /// Answers that the rules do not allow.
     pub wrong: u64,
-    /// Connections made after the first of each lane.
+    /// Connections that were opened in place of earlier ones, before a request or for a repetition
+    /// of one.
     pub reconnects: u64,
     /// Requests that were sent again with their keys.
     pub retries: u64,

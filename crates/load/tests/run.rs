@@ -89,6 +89,33 @@ fn waiting_for_a_slow_request_counts_as_latency() {
     assert!(stretch.wait.p90_us > 20_000.0, "{report}");
 }
 
+/// A connection is given up with the request that it does not answer in time. The next request opens
+/// another one, which succeeds at once.
+#[test]
+fn each_replaced_connection_counts_as_a_reconnect() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let report = load(Lie::SilentAndApply(50), |plan| {
+            plan.session.target.protocol = protocol;
+            plan.session.connections = 1;
+            plan.session.timeout = Duration::from_millis(50);
+            plan.session.mix = "add=1".parse().unwrap();
+            plan.session.conflicts = 0.0;
+            plan.requests = Some(200);
+        });
+        assert_passed(&report);
+        let stretch = &report.stretches[0];
+        assert!(stretch.errors >= 3, "{report}");
+        // Over HTTP/2 only the stream is given up.
+        let given_up = match protocol {
+            Protocol::Http1 => stretch.errors,
+            Protocol::Http2 => 0,
+        };
+        // No request may follow the last of these.
+        let reconnects = given_up.saturating_sub(1)..=given_up;
+        assert!(reconnects.contains(&stretch.reconnects), "{report}");
+    }
+}
+
 #[test]
 fn a_run_over_http2_by_prior_knowledge_shares_its_connections() {
     let server = Server::start(Double::new(Lie::None));

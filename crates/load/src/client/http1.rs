@@ -4,6 +4,7 @@ use super::{Failure, Request, Response, Target, target::Stream};
 use std::{
     future::poll_fn,
     io::Write as _,
+    mem,
     ops::Range,
     pin::{Pin, pin},
     rc::Rc,
@@ -28,6 +29,7 @@ pub(crate) struct Http1 {
     /// The headers of every request, each with its line ending.
     headers: Vec<u8>,
     stream: Option<Stream>,
+    connected_before: bool,
     wire: Vec<u8>,
     answer: Answer,
     /// One timer for all requests of this lane, which is reset only when it fires.
@@ -40,6 +42,7 @@ impl Http1 {
             headers: headers(&target),
             target,
             stream: None,
+            connected_before: false,
             wire: Vec::with_capacity(1024),
             answer: Answer::default(),
             timer: Box::pin(sleep(Duration::ZERO)),
@@ -57,15 +60,15 @@ impl Http1 {
         self.stream = None;
     }
 
-    pub(crate) async fn connect(&mut self) -> Result<(), String> {
+    pub(crate) async fn connect(&mut self) -> Result<bool, String> {
         if let Some(stream) = &mut self.stream {
             if is_open(stream).await {
-                return Ok(());
+                return Ok(false);
             }
             self.stream = None;
         }
         self.stream = Some(self.target.connect().await?);
-        Ok(())
+        Ok(mem::replace(&mut self.connected_before, true))
     }
 
     pub(crate) async fn exchange(

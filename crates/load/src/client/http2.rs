@@ -50,11 +50,11 @@ impl Http2 {
         }
     }
 
-    pub(crate) async fn connect(&mut self) -> Result<(), String> {
+    pub(crate) async fn connect(&mut self) -> Result<bool, String> {
         let connection = &self.connection;
         let _guard = connection.connecting.lock().await;
         if connection.sender.borrow().1.is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let target = self.target();
         let stream = target.connect().await?;
@@ -77,7 +77,7 @@ impl Http2 {
                 connection.forget(count);
             }
         });
-        Ok(())
+        Ok(count > 1)
     }
 
     pub(crate) async fn exchange(

@@ -102,8 +102,9 @@ pub(crate) enum Channel {
 }
 
 impl Channel {
-    /// Ensures that there is a connection. The error says why there is none.
-    pub(crate) async fn connect(&mut self) -> Result<(), String> {
+    /// Ensures that there is a connection. Returns whether it had to be opened in place of an
+    /// earlier one. The error says why there is none.
+    pub(crate) async fn connect(&mut self) -> Result<bool, String> {
         match self {
             Self::Http1(http1) => http1.connect().await,
             Self::Http2(http2) => http2.connect().await,

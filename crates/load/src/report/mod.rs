@@ -120,7 +120,7 @@ pub struct StretchReport {
     pub errors: u64,
     /// Answers that the rules do not allow.
     pub wrong: u64,
-    /// How often a connection had to be re-established.
+    /// How often a connection was opened in place of an earlier one.
     pub reconnects: u64,
     /// Requests that were sent again with their keys because their fate was unknown.
     #[serde(default)]

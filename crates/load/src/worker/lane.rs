@@ -66,7 +66,10 @@ pub(super) async fn lane(
                 let (outcome, wrong, fate) = loop {
                     let is_home = Rc::ptr_eq(&channel.target(), &home);
                     let mut answer = match channel.connect().await {
-                        Ok(()) => channel.exchange(&request, shared.timeout).await,
+                        Ok(again) => {
+                            count_reconnect(&shared, again);
+                            channel.exchange(&request, shared.timeout).await
+                        }
                         Err(cause) => Err(Failure::unsent(cause)),
                     };
                     if let Some(next) = elsewhere(&answer, &home, is_home)
@@ -192,7 +195,11 @@ async fn connect(
     connected_before: &mut bool,
 ) {
     let mut failed = false;
-    while let Err(error) = channel.connect().await {
+    let again = loop {
+        let error = match channel.connect().await {
+            Ok(again) => break again,
+            Err(error) => error,
+        };
         if !failed {
             failed = true;
             let mut recorder = lock(&shared.recorder);
@@ -203,14 +210,20 @@ async fn connect(
             move_to(shared, channel, home.clone());
         }
         sleep(RECONNECT).await;
-    }
+    };
+    count_reconnect(shared, again);
     if failed || !*connected_before {
         let mut recorder = lock(&shared.recorder);
-        recorder.measured.reconnects += u64::from(*connected_before);
         recorder.lanes_connected += 1;
         recorder.connect_error = None;
     }
     *connected_before = true;
+}
+
+fn count_reconnect(shared: &Shared, again: bool) {
+    if again {
+        lock(&shared.recorder).measured.reconnects += 1;
+    }
 }
 
 fn record(shared: &Shared, sample: &Sample, wrong: Option<String>) {
