@@ -65,13 +65,7 @@ pub(super) async fn lane(
                 let (mut retries, mut give_up, mut hops) = (0, None, 0);
                 let (outcome, wrong, fate) = loop {
                     let is_home = Rc::ptr_eq(&channel.target(), &home);
-                    let mut answer = match channel.connect().await {
-                        Ok(again) => {
-                            count_reconnect(&shared, again);
-                            channel.exchange(&request, shared.timeout).await
-                        }
-                        Err(cause) => Err(Failure::unsent(cause)),
-                    };
+                    let mut answer = attempt(&shared, &mut channel, &request).await;
                     if let Some(next) = elsewhere(&answer, &home, is_home)
                         && hops < HOPS_MAX
                     {
@@ -140,6 +134,17 @@ pub(super) async fn lane(
             }
         }
     }
+}
+
+/// Sends a request once, over a new connection if there is none.
+async fn attempt<'c>(
+    shared: &Shared,
+    channel: &'c mut Channel,
+    request: &Request,
+) -> Result<Response<'c>, Failure> {
+    let again = channel.connect().await.map_err(Failure::unsent)?;
+    count_reconnect(shared, again);
+    channel.exchange(request, shared.timeout).await
 }
 
 /// Reports a completed operation, with the times of sending and of the answer, to the follower of
