@@ -107,3 +107,27 @@ fn with_idempotency_keys_no_fate_is_unknown_after_kills() {
         "{text}\n{log}"
     );
 }
+
+/// A request with a key is sent again while there is no server. Meanwhile, the load says that it has
+/// no connection.
+#[test]
+fn a_load_with_idempotency_keys_reports_a_lost_service() {
+    let directory = tempfile::tempdir().unwrap();
+    let service = Service::start(&directory.path().join("data"), "127.0.0.1:0").unwrap();
+    let mut load = Command::new(WIDGETS)
+        .args(["load", &format!("http://{}", service.address)])
+        .args(["--during-crash", "--idempotency-keys", "--plain"])
+        .args(["--rate", "max", "--duration", "10s", "--warm-up", "0s"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(load.stderr.take().unwrap()).lines();
+    let mut lines = lines.map(|line| line.unwrap());
+    assert!(lines.any(|line| line.contains(" failed ")), "it has begun");
+    drop(service);
+    let reported = lines.any(|line| line.contains("no connection: "));
+    load.kill().unwrap();
+    load.wait().unwrap();
+    assert!(reported);
+}

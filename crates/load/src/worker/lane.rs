@@ -37,10 +37,10 @@ pub(super) async fn lane(
     let mut request = Request::default();
     let mut body = Vec::with_capacity(256);
     let mut operations = 0_u64;
-    let mut connected_before = false;
+    let mut link = Link::new(&shared);
     let home = channel.target();
     loop {
-        connect(&shared, &mut channel, &home, &mut connected_before).await;
+        connect(&mut link, &mut channel, &home).await;
         let free = shared.clock.now();
         match shared.next(index).await {
             Task::Request(due) => {
@@ -65,7 +65,7 @@ pub(super) async fn lane(
                 let (mut retries, mut give_up, mut hops) = (0, None, 0);
                 let (outcome, wrong, fate) = loop {
                     let is_home = Rc::ptr_eq(&channel.target(), &home);
-                    let mut answer = attempt(&shared, &mut channel, &request).await;
+                    let mut answer = attempt(&mut link, &mut channel, &request).await;
                     if let Some(next) = elsewhere(&answer, &home, is_home)
                         && hops < HOPS_MAX
                     {
@@ -136,15 +136,53 @@ pub(super) async fn lane(
     }
 }
 
+/// Whether a lane has a connection, as far as its recorder was told.
+struct Link<'s> {
+    shared: &'s Shared,
+    is_up: bool,
+}
+
+impl<'s> Link<'s> {
+    const fn new(shared: &'s Shared) -> Self {
+        let is_up = false;
+        Self { shared, is_up }
+    }
+
+    /// Records that there is a connection, and whether it replaced an earlier one.
+    fn up(&mut self, again: bool) {
+        if self.is_up && !again {
+            return;
+        }
+        let mut recorder = lock(&self.shared.recorder);
+        recorder.measured.reconnects += u64::from(again);
+        recorder.lanes_connected += usize::from(!self.is_up);
+        recorder.connect_error = None;
+        self.is_up = true;
+    }
+
+    /// Records why there is no connection.
+    fn down(&mut self, error: String) {
+        let mut recorder = lock(&self.shared.recorder);
+        recorder.lanes_connected -= usize::from(self.is_up);
+        recorder.connect_error = Some(error);
+        self.is_up = false;
+    }
+}
+
 /// Sends a request once, over a new connection if there is none.
 async fn attempt<'c>(
-    shared: &Shared,
+    link: &mut Link<'_>,
     channel: &'c mut Channel,
     request: &Request,
 ) -> Result<Response<'c>, Failure> {
-    let again = channel.connect().await.map_err(Failure::unsent)?;
-    count_reconnect(shared, again);
-    channel.exchange(request, shared.timeout).await
+    match channel.connect().await {
+        Ok(again) => link.up(again),
+        Err(error) => {
+            link.down(error.clone());
+            return Err(Failure::unsent(error));
+        }
+    }
+    channel.exchange(request, link.shared.timeout).await
 }
 
 /// Reports a completed operation, with the times of sending and of the answer, to the follower of
@@ -193,41 +231,16 @@ fn move_to(shared: &Shared, channel: &mut Channel, target: Rc<Target>) {
 }
 
 /// Connects, however long it takes: to the server that the lane moved to, or to its first one.
-async fn connect(
-    shared: &Shared,
-    channel: &mut Channel,
-    home: &Rc<Target>,
-    connected_before: &mut bool,
-) {
-    let mut failed = false;
-    let again = loop {
-        let error = match channel.connect().await {
-            Ok(again) => break again,
-            Err(error) => error,
-        };
-        if !failed {
-            failed = true;
-            let mut recorder = lock(&shared.recorder);
-            recorder.lanes_connected -= usize::from(*connected_before);
-            recorder.connect_error = Some(error);
+async fn connect(link: &mut Link<'_>, channel: &mut Channel, home: &Rc<Target>) {
+    loop {
+        match channel.connect().await {
+            Ok(again) => return link.up(again),
+            Err(error) => link.down(error),
         }
         if !Rc::ptr_eq(&channel.target(), home) {
-            move_to(shared, channel, home.clone());
+            move_to(link.shared, channel, home.clone());
         }
         sleep(RECONNECT).await;
-    };
-    count_reconnect(shared, again);
-    if failed || !*connected_before {
-        let mut recorder = lock(&shared.recorder);
-        recorder.lanes_connected += 1;
-        recorder.connect_error = None;
-    }
-    *connected_before = true;
-}
-
-fn count_reconnect(shared: &Shared, again: bool) {
-    if again {
-        lock(&shared.recorder).measured.reconnects += 1;
     }
 }
 
