@@ -148,6 +148,16 @@ impl<'s> Link<'s> {
         Self { shared, is_up }
     }
 
+    /// Connects the channel if it has no connection, and records the result.
+    async fn connect(&mut self, channel: &mut Channel) -> Result<(), String> {
+        let again = channel
+            .connect()
+            .await
+            .inspect_err(|error| self.down(error))?;
+        self.up(again);
+        Ok(())
+    }
+
     /// Records that there is a connection, and whether it replaced an earlier one.
     fn up(&mut self, again: bool) {
         if self.is_up && !again {
@@ -161,10 +171,10 @@ impl<'s> Link<'s> {
     }
 
     /// Records why there is no connection.
-    fn down(&mut self, error: String) {
+    fn down(&mut self, error: &str) {
         let mut recorder = lock(&self.shared.recorder);
         recorder.lanes_connected -= usize::from(self.is_up);
-        recorder.connect_error = Some(error);
+        recorder.connect_error = Some(error.to_owned());
         self.is_up = false;
     }
 }
@@ -175,13 +185,7 @@ async fn attempt<'c>(
     channel: &'c mut Channel,
     request: &Request,
 ) -> Result<Response<'c>, Failure> {
-    match channel.connect().await {
-        Ok(again) => link.up(again),
-        Err(error) => {
-            link.down(error.clone());
-            return Err(Failure::unsent(error));
-        }
-    }
+    link.connect(channel).await.map_err(Failure::unsent)?;
     channel.exchange(request, link.shared.timeout).await
 }
 
@@ -232,11 +236,7 @@ fn move_to(shared: &Shared, channel: &mut Channel, target: Rc<Target>) {
 
 /// Connects, however long it takes: to the server that the lane moved to, or to its first one.
 async fn connect(link: &mut Link<'_>, channel: &mut Channel, home: &Rc<Target>) {
-    loop {
-        match channel.connect().await {
-            Ok(again) => return link.up(again),
-            Err(error) => link.down(error),
-        }
+    while link.connect(channel).await.is_err() {
         if !Rc::ptr_eq(&channel.target(), home) {
             move_to(link.shared, channel, home.clone());
         }
