@@ -2,7 +2,7 @@
 //! writes.
 
 use crate::{
-    load::{Dataset, Figures, Run, Workload},
+    load::{Dataset, Figures, Run, Workload, median},
     peer::{Peer, now},
     report::{Output, Table, number, say},
     store,
@@ -25,8 +25,11 @@ pub(crate) struct Arguments {
     /// How many lists of each kind are requested, one after the other, without writes.
     #[arg(long, default_value_t = 2_000)]
     requests: u64,
-    /// How long lists are measured beside writes, in seconds, after one second of warm-up.
-    #[arg(long, default_value_t = 5)]
+    /// How many rounds there are, each with writes alone and the same writes beside lists.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=ROUNDS_MAX))]
+    rounds: u8,
+    /// How long a turn of a round takes, in seconds, after one second of warm-up.
+    #[arg(long, default_value_t = 4)]
     seconds: u64,
     /// How many writes a second there are while pages are measured.
     #[arg(long, default_value_t = 30_000.0)]
@@ -179,6 +182,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         "writes/s, of those alone",
         "writes' p99 ms",
         "alone",
+        "difference, least to most",
     ]);
     let mut reader = Reader::new(&peer, arguments.widgets)?;
     for kind in [Kind::Keyset, Kind::Free, Kind::Count, Kind::Scan] {
@@ -204,25 +208,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         part: 0,
     };
     for kind in [Kind::Keyset, Kind::Free] {
-        let (alone, beside, lists) = writes.beside(Some(arguments.rate), kind)?;
-        table.row(row(kind, Some((&alone, &beside)), &lists));
+        let (rounds, lists) = writes.rounds(Some(arguments.rate), kind)?;
+        table.row(row(kind, Some(&rounds), &lists));
     }
     let highest = writes.alone(None)?.served_per_second;
-    let (alone, beside, lists) = writes.beside(Some(highest / 2.0), Kind::Scan)?;
-    table.row(row(Kind::Scan, Some((&alone, &beside)), &lists));
-    let (alone, beside, lists) = writes.beside(None, Kind::Scan)?;
-    table.row(row(Kind::Scan, Some((&alone, &beside)), &lists));
+    for rate in [Some(highest / 2.0), None] {
+        let (rounds, lists) = writes.rounds(rate, Kind::Scan)?;
+        table.row(row(Kind::Scan, Some(&rounds), &lists));
+    }
     let method = format!(
         "{}, {} widgets, half as many associations, {} MiB resident at the beginning, started in {} s. Lists by \
          one connection: one after the other, beside writes {} pages a second, scans one after the other. \
-         Writes: additions by {} connections for {} s, before and beside. The highest rate is that of a \
-         closed loop, {}/s.",
+         Writes: additions by {} connections in {} rounds, each of {} s alone and {} s beside the lists. Medians of \
+         the rounds; ratios and differences are those of a round. The highest rate is that of a closed loop, \
+         {}/s.",
         arguments.store.name(),
         number(arguments.widgets as f64),
         number(resident),
         number(peer.started_in.as_secs_f64()),
         arguments.pages,
         arguments.connections,
+        arguments.rounds,
+        arguments.seconds,
         arguments.seconds,
         number(highest),
     );
@@ -230,22 +237,50 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     table.write(&directory, &name, &method, &[])
 }
 
-fn row(kind: Kind, writes: Option<(&Figures, &Figures)>, lists: &Lists) -> [String; 10] {
-    let of_writes = |figure: &dyn Fn(&Figures, &Figures) -> String| {
-        writes.map_or_else(String::new, |(alone, beside)| figure(alone, beside))
-    };
+fn row(kind: Kind, rounds: Option<&Rounds>, lists: &Lists) -> [String; 11] {
+    let of_writes = |figure: &dyn Fn(&Rounds) -> String| rounds.map_or_else(String::new, figure);
     [
         kind.as_str().to_owned(),
-        of_writes(&|_, beside| number(beside.served_per_second)),
+        of_writes(&|rounds| number(median(rounds.each(|_, beside| beside.served_per_second)))),
         number(lists.times.len() as f64),
         number(lists.milliseconds(0.5)),
         number(lists.milliseconds(0.99)),
         number(lists.milliseconds(1.0)),
         lists.failed.to_string(),
-        of_writes(&|alone, beside| number(beside.served_per_second / alone.served_per_second)),
-        of_writes(&|_, beside| number(beside.latency.p99)),
-        of_writes(&|alone, _| number(alone.latency.p99)),
+        of_writes(&|rounds| {
+            let ratios =
+                rounds.each(|alone, beside| beside.served_per_second / alone.served_per_second);
+            number(median(ratios))
+        }),
+        of_writes(&|rounds| number(median(rounds.each(|_, beside| beside.latency.p99)))),
+        of_writes(&|rounds| number(median(rounds.each(|alone, _| alone.latency.p99)))),
+        of_writes(&Rounds::difference),
     ]
+}
+
+/// Writes alone and the same writes beside lists, in alternating turns.
+struct Rounds(Vec<(Figures, Figures)>);
+
+impl Rounds {
+    /// Returns a figure of each round, from that of the writes alone and that of those beside lists.
+    fn each(&self, figure: impl Fn(&Figures, &Figures) -> f64) -> impl Iterator<Item = f64> {
+        self.0
+            .iter()
+            .map(move |(alone, beside)| figure(alone, beside))
+    }
+
+    /// Describes by how many milliseconds the lists raised the 99th percentile: the median of the
+    /// rounds, the least and the most.
+    fn difference(&self) -> String {
+        let each = || self.each(|alone, beside| beside.latency.p99 - alone.latency.p99);
+        let (least, most) = (each().reduce(f64::min), each().reduce(f64::max));
+        format!(
+            "{}, {} to {}",
+            number(median(each())),
+            number(least.unwrap_or(f64::NAN)),
+            number(most.unwrap_or(f64::NAN))
+        )
+    }
 }
 
 /// The load of writes.
@@ -256,8 +291,12 @@ struct Writes<'a> {
     part: usize,
 }
 
-/// How many parts the dataset has. Each run uses a different part, so this also limits the runs.
-const PARTS: usize = 16;
+/// The highest number of rounds.
+const ROUNDS_MAX: i64 = 20;
+
+/// How many parts the dataset has: one for each turn of writes, which are two in a round of each of
+/// the four lists beside writes, and one for the highest rate.
+const PARTS: usize = 8 * ROUNDS_MAX as usize + 1;
 
 impl Writes<'_> {
     fn alone(&mut self, rate: Option<f64>) -> Result<Figures, Box<dyn Error>> {
@@ -277,33 +316,49 @@ impl Writes<'_> {
             .on(self.peer, self.directory)
     }
 
-    /// Runs the writes alone, and then the same writes beside lists.
+    /// Runs the writes alone and beside lists, and each round in the opposite order of the round
+    /// before.
+    fn rounds(&mut self, rate: Option<f64>, kind: Kind) -> Result<(Rounds, Lists), Box<dyn Error>> {
+        let (mut rounds, mut lists) = (Rounds(Vec::new()), Lists::new()?);
+        for round in 0..self.arguments.rounds {
+            let (alone, beside) = if round.is_multiple_of(2) {
+                let alone = self.alone(rate)?;
+                (alone, self.beside(rate, kind, &mut lists)?)
+            } else {
+                let beside = self.beside(rate, kind, &mut lists)?;
+                (self.alone(rate)?, beside)
+            };
+            say(&format!(
+                "{}, {}/s beside: {} ms; writes {} ms, alone {} ms",
+                kind.as_str(),
+                number(beside.served_per_second),
+                number(lists.milliseconds(0.99)),
+                number(beside.latency.p99),
+                number(alone.latency.p99),
+            ))?;
+            rounds.0.push((alone, beside));
+        }
+        Ok((rounds, lists))
+    }
+
+    /// Runs the writes beside lists.
     fn beside(
         &mut self,
         rate: Option<f64>,
         kind: Kind,
-    ) -> Result<(Figures, Figures, Lists), Box<dyn Error>> {
-        let alone = self.alone(rate)?;
+        lists: &mut Lists,
+    ) -> Result<Figures, Box<dyn Error>> {
         let mut reader = Reader::new(self.peer, self.arguments.widgets)?;
         let (pages, seconds) = (self.arguments.pages, self.arguments.seconds);
-        let (beside, lists) = thread::scope(|scope| {
+        thread::scope(|scope| {
             let read = scope.spawn(move || {
-                let read = read_beside(&mut reader, kind, pages, seconds);
+                let read = read_beside(&mut reader, kind, pages, seconds, lists);
                 read.map_err(|error| error.to_string())
             });
             let beside = self.alone(rate);
-            let read = read.join().map_err(|_| "the reader's thread ended")?;
-            Ok::<_, Box<dyn Error>>((beside?, read?))
-        })?;
-        say(&format!(
-            "{}, {}/s beside: {} ms; writes {} ms, alone {} ms",
-            kind.as_str(),
-            number(beside.served_per_second),
-            number(lists.milliseconds(0.99)),
-            number(beside.latency.p99),
-            number(alone.latency.p99),
-        ))?;
-        Ok((alone, beside, lists))
+            read.join().map_err(|_| "the reader's thread ended")??;
+            beside
+        })
     }
 }
 
@@ -313,8 +368,8 @@ fn read_beside(
     kind: Kind,
     pages: u32,
     seconds: u64,
-) -> Result<Lists, Box<dyn Error>> {
-    let mut lists = Lists::new()?;
+    lists: &mut Lists,
+) -> Result<(), Box<dyn Error>> {
     let interval = Duration::from_secs(1) / pages.max(1);
     // Leave the writer time to connect and to warm up.
     let began = now() + Duration::from_millis(1_200);
@@ -328,7 +383,7 @@ fn read_beside(
         }
         lists.take(reader.ask(kind)?);
     }
-    Ok(lists)
+    Ok(())
 }
 
 fn wait_until(time: Instant) {
