@@ -143,10 +143,12 @@ pub struct Primary {
 }
 
 impl Credentials {
-    /// Reads every file, so that a start can report what is wrong with one.
-    pub fn check(&self, address: &Address) -> Result<(), Error> {
+    /// Reads every file, so that a start can report what is wrong with one: also that of a primary,
+    /// which needs them once it becomes a standby.
+    pub fn check(&self, primary: Option<&Address>) -> Result<(), Error> {
         self.authorization()?;
-        if address.is_secure() {
+        let names_certificates = self.ca.is_some() || self.certificate.is_some();
+        if names_certificates || primary.is_some_and(Address::is_secure) {
             self.connector()?;
         }
         Ok(())

@@ -248,9 +248,7 @@ async fn start_embedded(
     let no_store = store.no_store();
     // On another thread than the signals, because a recovery may take long.
     let primary = replication.primary();
-    if let Some(primary) = &primary {
-        primary.credentials.check(&primary.address)?;
-    }
+    replication.check_files()?;
     let credentials = replication.credentials();
     let paced = pacing.clone();
     let opening = move || standby::open(&path, no_store, &settings, paced, primary, credentials);

@@ -24,10 +24,9 @@ pub(crate) fn run(command: Command) -> Outcome {
     match command {
         Command::Check(given) => match given.resolve() {
             Ok(Resolved { configuration, .. }) => {
-                configuration.check_public()?;
-                Security::load(&configuration.http, &configuration.auth)?;
-                if configuration.store.url != StoreKind::Embedded {
-                    configuration.store.reachable_database()?;
+                let problems = problems(&configuration);
+                if !problems.is_empty() {
+                    return Err(problems.join("\n").into());
                 }
                 writeln!(stdout, "the configuration is right")?;
             }
@@ -40,6 +39,28 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Example => stdout.write_all(example().as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns what prevents a start although every value is valid in itself: an open address, and files
+/// that cannot be used.
+fn problems(configuration: &Configuration) -> Vec<String> {
+    let Configuration {
+        http,
+        auth,
+        store,
+        replication,
+        ..
+    } = configuration;
+    let of_store = match store.url {
+        StoreKind::Embedded => replication.check_files(),
+        StoreKind::Postgres(_) => store.reachable_database().map(drop),
+    };
+    let checks = [
+        configuration.check_public(),
+        Security::load(http, auth).map(drop),
+        of_store,
+    ];
+    checks.into_iter().filter_map(Result::err).collect()
 }
 
 /// Returns a file with the effective values, each followed by where it comes from.

@@ -16,6 +16,13 @@ impl Replication {
         })
     }
 
+    /// Reads the files that the section names.
+    pub(crate) fn check_files(&self) -> Result<(), String> {
+        let primary = self.primary().map(|primary| primary.address);
+        let checked = self.credentials().check(primary.as_ref());
+        checked.map_err(|error| format!("[replication]: {error}"))
+    }
+
     /// Returns how long an answer waits for a standby, if it does.
     pub(crate) fn waits_ms(&self) -> Option<u64> {
         (self.acknowledge == Acknowledge::Standby).then_some(self.standby_timeout_ms)

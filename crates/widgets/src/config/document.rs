@@ -23,9 +23,10 @@ they need.
 A number may have a unit: `75s`, `1m 30s` or `250ms` for a key in milliseconds, `64MiB` (64 × 1,024 × 1,024 bytes) or
 `64MB` for one in bytes, and `10k` or `1.5M` for a count. In the file, put a number with a unit in quotes.
 
-`config check` takes the same flags and variables as `serve`, and opens only the files of certificates and keys. It prints
-every problem with its key, its place, its limit and the value given, and exits with 0 or 1. `serve` makes the same
-checks before it opens anything. `config show` prints the effective values and where each comes from, with `***` in place
+`config check` takes the same flags and variables as `serve`, and opens only the files of certificates, keys, tokens and
+passwords. It prints every wrong value with its key, its place, its limit and the value given. If all values are right,
+it prints what is wrong with the files, one problem for each section. It exits with 0 or 1. `serve` makes the same
+checks before it opens the store. `config show` prints the effective values and where each comes from, with `***` in place
 of secrets and of passwords in URLs. An unknown key in the file is a problem. An unknown environment variable is not,
 because other programs may use the prefix `WIDGETS_`.
 
@@ -37,7 +38,7 @@ with 0. A second signal ends it at once, with 1.
 |---|---|
 | 0 | It did what it was asked to do. |
 | 1 | It could not, and says why. |
-| 2 | The command line or a configuration value is wrong. `config check` and `health` exit with 1 instead, because 0 or 1 is their answer. |
+| 2 | The command line or a configuration value is wrong. For a wrong value, `config check` and `health` exit with 1, because 0 or 1 is their answer. |
 ";
 
 fn document() -> String {

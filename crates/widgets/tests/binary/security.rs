@@ -72,6 +72,54 @@ fn a_public_address_requires_access_control() {
     assert!(told.contains("refused"), "{told}");
 }
 
+/// A primary uses the files of `[replication]` only once it becomes a standby: at a switchover it
+/// would be too late to notice.
+#[test]
+fn the_files_of_replication_are_checked_before_every_start() {
+    let directory = Directory::new("replication-files");
+    std::fs::write(directory.path().join("token"), "two words").expect("written");
+    for (arguments, problem) in [
+        (&["--replication-token-file", "nowhere"][..], "nowhere"),
+        (&["--replication-token-file", "token"], "without spaces"),
+        (&["--replication-ca", "nowhere"], "nowhere"),
+        (
+            &[
+                "--replication-certificate",
+                "nowhere",
+                "--replication-key",
+                "token",
+            ],
+            "nowhere",
+        ),
+    ] {
+        for command in [
+            &["config", "check"][..],
+            &["serve", "--listen", "127.0.0.1:0"],
+        ] {
+            let mut widgets = widgets(directory.path());
+            let (code, told) = outcome(widgets.args(command).args(arguments));
+            assert_eq!(code, Some(1), "{command:?} {arguments:?}: {told}");
+            let named = told.contains("[replication]: ");
+            assert!(named && told.contains(problem), "{told}");
+        }
+    }
+    let data = directory.path().join("widgets-data");
+    assert!(!data.exists(), "a store was created");
+}
+
+#[test]
+fn config_check_prints_the_problems_of_every_section() {
+    let directory = Directory::new("problems");
+    let mut widgets = widgets(directory.path());
+    widgets.args(["config", "check", "--listen", "0.0.0.0:3000"]);
+    widgets.args(["--tls-certificate", "no-certificate", "--tls-key", "no-key"]);
+    let (code, told) = outcome(widgets.args(["--replication-token-file", "no-token"]));
+    assert_eq!(code, Some(1), "{told}");
+    for part in ["http.listen = 0.0.0.0:3000", "no-certificate", "no-token"] {
+        assert!(told.contains(part), "{told}");
+    }
+}
+
 /// A secret that everybody has, or can guess, would give everybody access.
 #[test]
 fn unsuitable_token_secrets_are_refused_with_the_reason() {
