@@ -94,7 +94,11 @@ def check_failover(folder, services):
         (command,) = services[each]["command"]
         assert "--enable-v2" in command and all(f"{member}=http://{member}:2380" in command for member in members), command
     for each in ("api", "migrate"):
-        assert f"@{','.join(nodes)}/widgets" in services[each]["command"][0], services[each]["command"]
+        # The image has no shell; the password comes from the file that docker-compose.yml names.
+        environment, command = services[each]["environment"], services[each].get("command", [])
+        assert f"@{','.join(nodes)}/widgets" in environment["WIDGETS_STORE"], environment
+        assert environment["WIDGETS_STORE_PASSWORD_FILE"].startswith("/secrets/"), environment
+        assert command == ([] if each == "api" else [each]), command
     made = (folder / "postgres/make-passwords").read_text()
     for secret in re.findall(r"/secrets/(\w+)", (folder / "patroni/start").read_text() + (folder / "patroni/post-bootstrap").read_text()):
         assert f"make {secret} " in made, f"make-passwords does not make /secrets/{secret}"
