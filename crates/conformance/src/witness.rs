@@ -49,9 +49,9 @@ pub fn check(initial: &Model, calls: &[Witnessed], events: &[Event]) -> Result<(
     let mut begun: u64 = 0;
     for event in events {
         let name = event.by.as_deref().unwrap_or_default();
-        let call = by_name
-            .remove(name)
-            .ok_or_else(|| format!("nobody asked for this, or it is told twice: {event:?}"))?;
+        let call = by_name.remove(name).ok_or_else(|| {
+            format!("nobody asked for this, or it is in the feed twice: {event:?}")
+        })?;
         let Request::Submit(command) = &call.request else {
             return Err(format!("a lookup is told: {event:?}"));
         };

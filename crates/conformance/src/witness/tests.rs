@@ -162,14 +162,14 @@ fn a_duplicate_or_unrequested_change_in_the_feed_is_rejected() {
     refuses(
         &calls(),
         &twice,
-        "nobody asked for this, or it is told twice",
+        "nobody asked for this, or it is in the feed twice",
     );
     let mut unasked = told();
     unasked.extend(feed(&[("nobody", add("G"))]));
     refuses(
         &calls(),
         &unasked,
-        "nobody asked for this, or it is told twice",
+        "nobody asked for this, or it is in the feed twice",
     );
     let mut anonymous = told();
     anonymous[0].by = None;

@@ -139,7 +139,7 @@ impl Ledger {
         if let Some(last) = &self.position {
             if position == last {
                 self.findings.told_twice += 1;
-                return self.example(|| format!("told twice: position {position}"));
+                return self.example(|| format!("twice in the feed: position {position}"));
             }
             if position < last {
                 self.findings.out_of_order += 1;
@@ -240,7 +240,11 @@ impl Ledger {
     fn unexplained(&mut self, number: u32, told: &Told) {
         let lane = self.lanes.get_mut(number as usize);
         let again = lane.is_some_and(|lane| lane.last.contains(&told.effect));
-        let what = if again { "told twice" } else { "unasked" };
+        let what = if again {
+            "twice in the feed"
+        } else {
+            "unasked"
+        };
         if again {
             self.findings.told_twice += 1;
         } else {
@@ -312,7 +316,7 @@ impl Ledger {
             for settled in untold {
                 self.findings.never_told += 1;
                 let effect = self.describe(number, &settled.effect);
-                self.example(|| format!("never told: {effect}, which was acknowledged"));
+                self.example(|| format!("not in the feed: {effect}, which was acknowledged"));
             }
         }
         self.findings.clone()

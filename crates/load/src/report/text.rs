@@ -280,13 +280,13 @@ impl FeedFindings {
     #[must_use]
     pub const fn rows(&self) -> [(&'static str, u64); 7] {
         [
-            ("acknowledged, and never told", self.never_told),
-            ("told twice", self.told_twice),
-            ("told, and not asked for or refused", self.unasked),
-            ("told out of order", self.out_of_order),
-            ("told with other names or slots", self.altered),
+            ("acknowledged, but not in the feed", self.never_told),
+            ("twice in the feed", self.told_twice),
+            ("in the feed, but not sent or refused", self.unasked),
+            ("in the feed out of order", self.out_of_order),
+            ("in the feed with other names or slots", self.altered),
             (
-                "told, whose fate the answers had left open",
+                "in the feed, of unknown fate by the answers",
                 self.doubts_told,
             ),
             ("of others: not checked", self.of_others),

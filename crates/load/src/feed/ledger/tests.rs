@@ -66,7 +66,7 @@ fn added(position: u64, lane: u32, number: u32) -> Change {
     )
 }
 
-/// Returns the numbers of faults: never told, told twice, unasked, out of order, altered.
+/// Returns the numbers of faults: never told, twice in the feed, unasked, out of order, altered.
 fn faults(ledger: &mut Ledger) -> [u64; 5] {
     let found = ledger.finish();
     let faults = [
