@@ -44,9 +44,9 @@ pub(super) const OWNER: Figure = figure(
 );
 pub(super) const EMBEDDED_MEMORY: Figure = figure(
     "embedded: memory, a widget of two slots",
-    85.6,
+    98.3,
     "bytes",
-    "performance.md#memory-and-start",
+    "performance.md#lists",
 );
 pub(super) const EMBEDDED_CHECKPOINT: Figure = figure(
     "embedded: a checkpoint, a widget",
@@ -56,9 +56,9 @@ pub(super) const EMBEDDED_CHECKPOINT: Figure = figure(
 );
 pub(super) const EMBEDDED_START: Figure = figure(
     "embedded: a start, a million widgets",
-    0.076,
+    0.121,
     "s",
-    "performance.md#memory-and-start",
+    "performance.md#lists",
 );
 /// Adds, associations and removals in batches: 40, 40 and 20 of every 100.
 pub(super) const POSTGRES: Figure = figure(
