@@ -79,15 +79,31 @@ fn no_seed_loses_an_answered_operation() {
 /// A planted bug must be caught within this many seeds.
 const SEEDS_TO_CATCH: u64 = 2_000;
 
-#[test]
-fn every_planted_bug_is_caught() {
-    let mut missed = Vec::new();
+/// Returns the bugs that are planted here.
+fn planted_here() -> impl Iterator<Item = Bug> {
     // This bug needs old versions behind the last widget that exists, which are more frequent in
     // lists/tests.rs.
     let elsewhere = Bug::KeptLookedAtTwice;
     // There is only one machine here.
-    let is_here = |bug: &&Bug| **bug != elsewhere && !Bug::OF_STANDBYS.contains(bug);
-    for &bug in Bug::ALL.iter().filter(is_here) {
+    let is_here = move |bug: &Bug| *bug != elsewhere && !Bug::OF_STANDBYS.contains(bug);
+    Bug::ALL.iter().copied().filter(is_here)
+}
+
+#[test]
+fn the_testing_page_lists_every_planted_bug() {
+    let page = include_str!("../../../../../docs/testing.md");
+    for bug in planted_here() {
+        let meaning = bug.meaning().trim_end_matches(" (At the disk.)");
+        let (first, rest) = meaning.trim_end_matches('.').split_at(1);
+        let row = format!("\n| {}{rest} | ", first.to_lowercase());
+        assert!(page.contains(&row), "docs/testing.md lacks: {row}");
+    }
+}
+
+#[test]
+fn every_planted_bug_is_caught() {
+    let mut missed = Vec::new();
+    for bug in planted_here() {
         plant(Some(bug));
         let caught =
             (0..SEEDS_TO_CATCH).find_map(|seed| Some((seed, simulate(seed, false).err()?)));
