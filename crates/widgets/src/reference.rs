@@ -19,6 +19,7 @@ A number may have a unit (`5k`, `10M`) or an exponent (`1e9`). A time must have 
 | 0 | It did what it was asked to do. |
 | 1 | It could not, and says why on standard error. |
 | 2 | The command line or another input is wrong. |
+| 3, 4 | Only commands that ask a running service: it refused the operation, or may have applied it ([commands.md](commands.md)). |
 | 130, 143 | It was ended by Ctrl-C or SIGTERM. |
 ";
 
@@ -37,7 +38,10 @@ fn cell(text: &str) -> String {
 fn row(argument: &Arg) -> String {
     let mut name = match argument.get_long() {
         Some(long) => format!("--{long}"),
-        None => argument.get_id().as_str().to_uppercase(),
+        None => match argument.get_value_names() {
+            Some([name]) => name.to_string(),
+            _ => argument.get_id().as_str().to_uppercase(),
+        },
     };
     if let (Some(_), Some(values)) = (argument.get_long(), argument.get_value_names())
         && argument.get_action().takes_values()
