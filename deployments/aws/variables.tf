@@ -88,7 +88,7 @@ variable "replicas_min" {
 }
 
 variable "replicas_max" {
-  description = "Maximum number of replicas. Each takes three connections to the database by default."
+  description = "Maximum number of replicas. Each takes nine connections to the database by default."
   type        = number
   default     = 10
 }

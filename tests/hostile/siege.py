@@ -367,7 +367,7 @@ def log_lines(binary, seconds):
 
         _, failures = beside_a_good_client(service.address, attack)
         written = service.log_bytes() - before
-        print(f"log lines: {sent[0]} requests taken back, {written} bytes of log")
+        print(f"log lines: {sent[0]} requests reset, {written} bytes of log")
         if written > LOG_BYTES_MAX:
             failures.append(f"the log grew by {written} bytes")
         return failures
