@@ -4,13 +4,14 @@
 //! deliberately knows no protocol above TLS, and nothing about servers.
 
 use rustls::{
-    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    WantsVerifier,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore,
+    SignatureScheme, WantsVerifier,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
 };
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -38,13 +39,40 @@ pub enum Error {
 /// Returns the text of a connection error with all its causes, which the libraries' own texts omit.
 #[must_use]
 pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
+    let mut all = text(error);
     let mut next = error.source();
     while let Some(cause) = next {
-        text = format!("{text}: {cause}");
+        all = format!("{all}: {}", text(cause));
         next = cause.source();
     }
-    text
+    all
+}
+
+/// The library's name for the rule that an authority's certificate is not a server's own. It shows
+/// nothing else.
+const AUTHORITY_AS_SERVER: &str = "CaUsedAsEndEntity";
+
+/// Returns the text of an error without its causes. If a server presents the certificate of an
+/// authority, which is how openssl makes a self-signed one, the text says so and what to do.
+#[must_use]
+pub fn text(error: &(dyn std::error::Error + 'static)) -> String {
+    // An error of a stream contains that of TLS, which is not its cause.
+    let inside = error.downcast_ref().and_then(io::Error::get_ref);
+    let tls = match inside {
+        Some(inside) => inside.downcast_ref(),
+        None => error.downcast_ref(),
+    };
+    match tls {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(rule)))
+            if rule.to_string() == AUTHORITY_AS_SERVER =>
+        {
+            "invalid peer certificate: it is that of an authority (CA:TRUE, as `openssl req -x509` \
+             makes it), which cannot be the server's own: issue one for the server with \
+             basicConstraints CA:FALSE"
+                .into()
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Reads the certificates to trust from a PEM file; there must be at least one.
