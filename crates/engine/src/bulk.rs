@@ -14,7 +14,8 @@ use crate::{
 use widgets_clock::{Clock, SystemClock};
 use widgets_registry::{Change, Command, Ordinal, Pair, Refusal, Widget, decide};
 
-/// An opened, locked and recovered data directory that no service uses.
+/// An opened, locked and recovered data directory that no service uses. What the service keeps for
+/// its callers, changes and idempotency keys, stays for the service.
 pub struct Bulk<D: Disk = DataDirectory> {
     disk: D,
     random: Random,
@@ -50,11 +51,12 @@ impl<D: Disk> Bulk<D> {
         settings: &Settings,
     ) -> Result<Self, OpenError> {
         settings.check()?;
+        let settings = settings.clone().keeping_everything();
         let threads = recovery::threads();
         let files = Files::list(&disk).map_err(OpenError::io("listing the data directory"))?;
         let mut store = files
             .is_store()
-            .then(|| recovery::recover(&disk, clock, &mut random, settings, threads))
+            .then(|| recovery::recover(&disk, clock, &mut random, &settings, threads))
             .transpose()?;
         let state = store.as_mut().map(|store| std::mem::take(&mut store.state));
         let mut state = state.unwrap_or_default();
@@ -63,10 +65,10 @@ impl<D: Disk> Bulk<D> {
         Ok(Self {
             disk,
             random,
-            settings: settings.clone(),
+            settings,
             state,
-            next_sequence,
             store,
+            next_sequence,
         })
     }
 

@@ -84,6 +84,8 @@ pub enum NoStore {
 pub struct DataDirectory {
     path: PathBuf,
     is_new: bool,
+    /// What opening it created: the directory and those above it, the innermost first.
+    made: Vec<PathBuf>,
     /// Held open for its lock, so that a directory has only one engine.
     _lock: std::sync::Arc<File>,
 }
@@ -116,12 +118,39 @@ impl DataDirectory {
         Self::open_if(path, true, &check_empty)
     }
 
+    /// Marks a directory that [`Self::open_to_restore`] opened, durably: from now on every start
+    /// refuses it, until a restore into it is complete.
+    pub fn mark_unfinished(&self) -> Result<(), OpenError> {
+        let mark = || {
+            if !self.list()?.iter().any(|name| name == files::RESTORING) {
+                self.create(files::RESTORING)?.sync()?;
+            }
+            self.sync_directory()
+        };
+        mark().map_err(OpenError::io("beginning to restore"))
+    }
+
+    /// Removes the directory, into which nothing was restored, if opening it created it, and the
+    /// directories above it that opening it created. Otherwise it keeps its mark.
+    pub fn remove_if_made(self) {
+        if self.made.first() != Some(&self.path) {
+            return;
+        }
+        // While the lock is held, nobody else uses the directory.
+        let removed = self.remove(files::RESTORING);
+        let removed = removed.and_then(|()| self.remove(LOCK_FILE));
+        // A directory that is not empty has come into use, and stays.
+        let mut made = self.made.iter();
+        while removed.is_ok() && made.next().is_some_and(|each| fs::remove_dir(each).is_ok()) {}
+    }
+
     fn open_if(
         path: &Path,
         may_make: bool,
         check: &dyn Fn(&Path) -> Result<bool, OpenError>,
     ) -> Result<Self, OpenError> {
         let in_path = |what: &str| format!("{what} {}", path.display());
+        let mut made = Vec::new();
         // Before anything is created in it.
         let there = match check(path) {
             Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -131,7 +160,7 @@ impl DataDirectory {
                         is_there: false,
                     });
                 }
-                make(path)?;
+                made = make(path)?;
                 false
             }
             Err(error) => return Err(error),
@@ -164,6 +193,7 @@ impl DataDirectory {
         Ok(Self {
             path: path.into(),
             is_new,
+            made,
             _lock: lock.into(),
         })
     }
@@ -284,8 +314,9 @@ fn check(path: &Path, no_store: NoStore) -> Result<bool, OpenError> {
     Ok(true)
 }
 
-/// Creates a directory and all missing directories above it, durably.
-fn make(path: &Path) -> Result<(), OpenError> {
+/// Creates a directory and all missing directories above it, durably. Returns what it created, the
+/// innermost first.
+fn make(path: &Path) -> Result<Vec<PathBuf>, OpenError> {
     let made = || OpenError::io(format!("making the data directory {}", path.display()));
     let missing: Vec<&Path> = path
         .ancestors()
@@ -296,15 +327,16 @@ fn make(path: &Path) -> Result<(), OpenError> {
         fs::create_dir_all(above).map_err(made())?;
     }
     let made_directory = DirBuilder::new().mode(DIRECTORY_MODE).create(path);
-    match made_directory {
+    let own = match made_directory {
         // Another process was faster.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-        outcome => outcome.map_err(made())?,
-    }
-    for above in missing {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => None,
+        outcome => outcome.map_err(made()).map(|()| Some(path))?,
+    };
+    for above in &missing {
         sync_name(above, false)?;
     }
-    Ok(())
+    let all = own.into_iter().chain(missing);
+    Ok(all.map(Path::to_path_buf).collect())
 }
 
 /// Makes the directory's own name durable, so that it survives a power cut. A name that existed

@@ -3,7 +3,8 @@
 use crate::disk::{Disk, DiskFile};
 use std::io;
 
-/// The end of a file's name until the file is complete and durable. A start removes such files.
+/// The end of a file's name until the file is complete and durable, and again while the file is
+/// removed piece by piece. A start removes such files.
 pub(crate) const UNFINISHED: &str = "_unfinished";
 
 /// The file that says which store this is.
@@ -32,7 +33,7 @@ pub(crate) struct Files {
     pub(crate) segments: Vec<u64>,
     /// The first sequence numbers of the checkpoints.
     pub(crate) checkpoints: Vec<u64>,
-    /// The names of files that were never finished.
+    /// The names of files that were never finished, or whose removal was not.
     pub(crate) unfinished: Vec<String>,
     /// Whether the file `store` exists.
     pub(crate) has_store: bool,
@@ -71,7 +72,8 @@ pub(crate) fn is_store(name: &str) -> bool {
     name == STORE || number(name, SEGMENT).or(number(name, CHECKPOINT)).is_some()
 }
 
-/// Reports whether the name is one of a file that the engine began and never finished.
+/// Reports whether the name is one of a file that the engine never finished, or whose removal it
+/// never finished.
 pub(crate) fn is_unfinished(name: &str) -> bool {
     name.strip_suffix(UNFINISHED).is_some_and(is_store)
 }
@@ -106,25 +108,21 @@ pub(crate) fn discard(disk: &impl Disk, name: &str) {
 }
 
 /// Returns the files that the checkpoint at `first_sequence`, which must be durable with its name,
-/// and the journal from `segment` on make obsolete.
+/// and the journal from `segment` on make obsolete, the oldest segment before newer ones. What an
+/// unfinished removal left of such files is among them.
 pub(crate) fn obsolete(
     disk: &impl Disk,
     first_sequence: u64,
     segment: u64,
 ) -> io::Result<Vec<String>> {
-    let files = Files::list(disk)?;
-    let segments = files
-        .segments
-        .into_iter()
-        .filter(|&number| number < segment);
-    let checkpoints = files
-        .checkpoints
-        .into_iter()
-        .filter(|&first| first < first_sequence);
-    Ok(segments
-        .map(segment_name)
-        .chain(checkpoints.map(checkpoint_name))
-        .collect())
+    let mut names = disk.list()?;
+    names.retain(|name| {
+        let name = name.strip_suffix(UNFINISHED).unwrap_or(name);
+        number(name, SEGMENT).is_some_and(|number| number < segment)
+            || number(name, CHECKPOINT).is_some_and(|first| first < first_sequence)
+    });
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// A file is removed in pieces of this many bytes. The files of tests are small.
@@ -134,21 +132,34 @@ const REMOVED_PIECE_BYTES: u64 = if cfg!(test) { 6 << 10 } else { 2 << 20 };
 ///
 /// If a file system tells its disk what it no longer uses (`discard`), every sync waits meanwhile:
 /// more than 100 ms for a file of 380 MB, some milliseconds for 2 MiB.
+///
+/// The process may end at any piece. A file that is shorter than it was is damaged, so no file may
+/// get shorter under a name under which it is read.
 pub(crate) struct Removal<F> {
     names: Vec<String>,
+    /// Whether the files have names that a start removes, durably.
+    is_begun: bool,
     file: Option<F>,
 }
 
 impl<F: DiskFile> Removal<F> {
     pub(crate) fn new(names: Vec<String>) -> Self {
-        Self { names, file: None }
+        Self {
+            names,
+            is_begun: false,
+            file: None,
+        }
     }
 
-    /// Removes one piece. Returns whether there is more.
+    /// Renames the files, or removes one piece. Returns whether there is more.
     pub(crate) fn step<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<bool> {
         let Some(name) = self.names.last() else {
             return Ok(false);
         };
+        if !self.is_begun {
+            self.begin(disk)?;
+            return Ok(true);
+        }
         let file = match self.file.take() {
             Some(file) => file,
             None => disk.open(name)?,
@@ -161,5 +172,20 @@ impl<F: DiskFile> Removal<F> {
             self.names.pop();
         }
         Ok(!self.names.is_empty())
+    }
+
+    /// Gives every file a name that a start removes, durably. The directory is synced even if all
+    /// files have such a name, because the removal that renamed them may have failed to sync it.
+    fn begin(&mut self, disk: &impl Disk) -> io::Result<()> {
+        for name in &mut self.names {
+            if !name.ends_with(UNFINISHED) {
+                let unfinished = format!("{name}{UNFINISHED}");
+                disk.rename(name, &unfinished)?;
+                *name = unfinished;
+            }
+        }
+        disk.sync_directory()?;
+        self.is_begun = true;
+        Ok(())
     }
 }

@@ -92,7 +92,7 @@ pub(crate) struct Owner<F, C> {
     /// Scans do not continue before this time.
     scans_due: Duration,
     replies: Replies,
-    /// Operations that wait for a holder to connect.
+    /// Operations that wait for a holder to connect, and then for room in a batch.
     aside: VecDeque<Submission>,
     /// Why operations are refused, if nothing was acknowledged or no holder connected in time.
     unacknowledged: Option<Reason>,
@@ -227,17 +227,13 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         if self.rests_for_standby(queue, may_wait) {
             return true;
         }
-        let wait = if !may_wait || self.checkpoints.has_work() {
-            Duration::ZERO
-        } else if self.reads.has_work() {
-            self.reads_rest()
-        } else if self.is_sealed || self.follows || self.stopped.is_some() {
-            Duration::MAX
+        let wait = if may_wait {
+            self.longest_wait()
         } else {
-            self.seal_at.saturating_sub(self.clock.now())
+            Duration::ZERO
         };
-        let wait = self.wait_with_standby(wait);
-        if !queue.take(batch, &mut self.replies, wait) {
+        let is_open = queue.take(batch, &mut self.replies, wait);
+        if !is_open && !self.may_go_on(self.clock.now()) {
             // Reads that already arrived are still answered.
             self.advance_reads();
             if self.reads.has_work() {
@@ -268,6 +264,21 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             self.gather(queue, began + interval);
         }
         true
+    }
+
+    /// Returns how long the owner may wait for requests before it has something else to do.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        let now = self.clock.now();
+        let wait = if self.checkpoints.has_work() || self.may_go_on(now) {
+            Duration::ZERO
+        } else if self.reads.has_work() {
+            self.reads_rest()
+        } else if self.is_sealed || self.follows || self.stopped.is_some() {
+            Duration::MAX
+        } else {
+            self.seal_at.saturating_sub(now)
+        };
+        self.wait_with_standby(wait)
     }
 
     /// Waits for operations to accumulate until the next commit may begin, and meanwhile copies

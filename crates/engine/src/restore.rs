@@ -353,12 +353,8 @@ impl<D: Disk> Restoration<D> {
             ..
         } = self;
         recovery::create_store(&disk, &store)?;
-        let settings = Settings {
-            // Nothing may be dropped before an operator has decided how long changes are kept.
-            changes_retention_hours: u32::MAX,
-            changes_retention_bytes: u64::MAX,
-            ..settings
-        };
+        // Nothing may be dropped before an operator has decided how long it is kept.
+        let settings = settings.keeping_everything();
         let threads = recovery::threads();
         let read = recovery::recover(&disk, &SystemClock::new(), &mut random, &settings, threads)?;
         let reached = JournalEnd {

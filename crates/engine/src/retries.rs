@@ -396,7 +396,7 @@ impl Retries {
             unreachable!("there is a chunk")
         };
         let Ok(place) = u32::try_from(full + last.len()) else {
-            unreachable!("keys_max is far below 2^32")
+            unreachable!("keys_max is at most 2^31")
         };
         last.push(entry);
         place

@@ -5,6 +5,9 @@ use crate::{
     format::{self, ENTRY_BYTES_MAX, GROUP_ENTRIES_MAX},
 };
 
+/// More idempotency keys than any store keeps. Their places are numbered with 32 bits.
+const IDEMPOTENCY_KEYS_MOST: u64 = 1 << 31;
+
 /// The settings of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -58,6 +61,20 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Returns these settings with nothing dropped that the store keeps: no change and no
+    /// idempotency key. For everything that opens a store without being its service, because only
+    /// the service's own settings say how long they are kept.
+    #[must_use]
+    pub fn keeping_everything(self) -> Self {
+        Self {
+            changes_retention_hours: u32::MAX,
+            changes_retention_bytes: u64::MAX,
+            idempotency_retention_hours: u32::MAX,
+            idempotency_keys_max: IDEMPOTENCY_KEYS_MOST,
+            ..self
+        }
+    }
+
     /// Returns the smallest size of a segment that can take a whole batch of this many operations.
     #[must_use]
     pub const fn segment_bytes_min(queue_operations_max: usize) -> u64 {

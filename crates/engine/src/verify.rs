@@ -5,7 +5,7 @@ use crate::{
     Counts, DataDirectory, Disk, DiskFile, JournalEnd, NoStore, OpenError, Settings, files::Files,
     format::Entries, log::check_kept, recovery,
 };
-use std::{fs::File, io, path::Path};
+use std::{io, path::Path};
 use widgets_clock::{Clock as _, SystemClock};
 
 /// What an intact store contains.
@@ -25,20 +25,25 @@ pub struct Verified {
 
 /// Reads everything in a data directory that no service uses.
 pub fn verify(path: &Path, settings: &Settings) -> Result<Verified, OpenError> {
-    let disk = Unchanged(DataDirectory::open(path, NoStore::Refuse)?);
+    let directory = DataDirectory::open(path, NoStore::Refuse)?;
+    verify_on(directory, settings, recovery::threads())
+}
+
+/// Reads everything on any disk, on this many threads.
+pub(crate) fn verify_on<D: Disk>(
+    disk: D,
+    settings: &Settings,
+    threads: usize,
+) -> Result<Verified, OpenError> {
+    let disk = Unchanged(disk);
     let files = Files::list(&disk).map_err(OpenError::io("listing the data directory"))?;
     let store = files
         .has_store
         .then(|| recovery::read_store(&disk))
         .transpose()?;
-    let settings = Settings {
-        changes_retention_hours: u32::MAX,
-        changes_retention_bytes: u64::MAX,
-        ..settings.clone()
-    };
+    let settings = settings.clone().keeping_everything();
     let clock = SystemClock::new();
     let identity = store.map(|store| store.identity);
-    let threads = recovery::threads();
     let read = recovery::read(&disk, &files, identity, &settings, threads, || clock.now())?;
     let end = JournalEnd {
         next_sequence: read.end.next_sequence,
@@ -61,27 +66,27 @@ pub fn verify(path: &Path, settings: &Settings) -> Result<Verified, OpenError> {
     })
 }
 
-/// A directory that is only read. Changes that a start would make are ignored.
+/// A disk that is only read. Changes that a start would make are ignored.
 #[derive(Clone)]
-struct Unchanged(DataDirectory);
+struct Unchanged<D>(D);
 
-/// A file in it.
-struct UnchangedFile(File);
+/// A file on it.
+struct UnchangedFile<F>(F);
 
-impl Disk for Unchanged {
-    type File = UnchangedFile;
+impl<D: Disk> Disk for Unchanged<D> {
+    type File = UnchangedFile<D::File>;
 
     fn list(&self) -> io::Result<Vec<String>> {
         self.0.list()
     }
 
-    fn create(&self, name: &str) -> io::Result<UnchangedFile> {
+    fn create(&self, name: &str) -> io::Result<Self::File> {
         Err(io::Error::other(format!(
             "{name} is not made: the directory is only read"
         )))
     }
 
-    fn open(&self, name: &str) -> io::Result<UnchangedFile> {
+    fn open(&self, name: &str) -> io::Result<Self::File> {
         self.0.open_to_read(name).map(UnchangedFile)
     }
 
@@ -98,7 +103,7 @@ impl Disk for Unchanged {
     }
 }
 
-impl DiskFile for UnchangedFile {
+impl<F: DiskFile> DiskFile for UnchangedFile<F> {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.0.read_at(buffer, offset)
     }

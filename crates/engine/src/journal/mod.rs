@@ -142,9 +142,15 @@ impl<F: DiskFile> Journal<F> {
 
     /// Makes room for a group of `bytes`, in a new segment if this one is full. Waits for the new
     /// segment only while it is being prepared; if preparing it failed, returns the reason at once.
+    /// Refuses a group that is longer than a whole segment.
     pub(crate) fn reserve(&mut self, bytes: u64) -> Result<(), Arc<io::Error>> {
         if self.offset + bytes <= self.segment_bytes {
             return Ok(());
+        }
+        let room = self.segment_room();
+        if bytes > room {
+            let reason = format!("{bytes} bytes are more than a segment has room for, {room}");
+            return Err(Arc::new(io::Error::other(reason)));
         }
         self.segment = self.next_segment.take()?;
         self.offset = DATA_OFFSET;

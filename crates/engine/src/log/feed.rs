@@ -31,9 +31,13 @@ impl Feed for EngineFeed {
             }
             // The semaphore is never closed.
             let turn = log.turns.clone().acquire_owned().await;
-            let read = tokio::task::spawn_blocking(move || log.read(after, &filter, limit)).await;
-            drop(turn);
-            read.unwrap_or_else(|error| {
+            // The turn belongs to the read, which goes on if nobody waits for it any more.
+            let read = tokio::task::spawn_blocking(move || {
+                let read = log.read(after, &filter, limit);
+                drop(turn);
+                read
+            });
+            read.await.unwrap_or_else(|error| {
                 let reason =
                     widgets_registry::Reason::new("the journal cannot be read", error.to_string());
                 Err(Fault::Unavailable { reason }.into())
@@ -71,5 +75,96 @@ impl Feed for EngineFeed {
 
     fn known_newest(&self) -> Option<Position> {
         self.0.newest_shown()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        DiskFile, Settings,
+        format::{Epoch, Role, SegmentHeader, StoreHeader},
+        log::{DISK_READERS, FilesToRead, JournalEnd, KeptSegment},
+    };
+    use std::{
+        io,
+        sync::{Mutex, PoisonError, mpsc},
+    };
+    use tokio::sync::mpsc::{UnboundedSender, error::TryRecvError, unbounded_channel};
+
+    /// Files each of which opens only once the gate lets it, and then fails.
+    struct Gated {
+        arrived: UnboundedSender<()>,
+        gate: Mutex<mpsc::Receiver<()>>,
+    }
+
+    impl FilesToRead for Gated {
+        fn open(&self, _: &str) -> io::Result<Box<dyn DiskFile>> {
+            let _ = self.arrived.send(());
+            let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = gate.recv();
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    /// Returns a log with older changes that only the files have.
+    fn log(files: Gated) -> Arc<Log> {
+        let store = StoreHeader {
+            identity: 1,
+            secret: [0; 16],
+            epochs: vec![Epoch {
+                number: 1,
+                first_sequence: 1,
+            }],
+            role: Role::Primary,
+            member: 1,
+        };
+        let segment = KeptSegment {
+            header: SegmentHeader::new(1, 1, 0),
+            first_sequence: 1,
+            first_at: 1,
+            bytes: 0,
+        };
+        let end = JournalEnd {
+            next_sequence: 10,
+            at: 1,
+            chain: 0,
+        };
+        let settings = Settings::default();
+        Arc::new(Log::new(
+            store,
+            files,
+            [segment].into(),
+            end,
+            None,
+            &settings,
+        ))
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_was_cancelled_keeps_its_turn_while_its_read_goes_on() {
+        let (arrived, mut arrivals) = unbounded_channel();
+        let (open, gate) = mpsc::channel();
+        let gate = Mutex::new(gate);
+        let log = log(Gated { arrived, gate });
+        let oldest = log.oldest();
+        let feed = EngineFeed(log.clone());
+        let read = || tokio::spawn(feed.read(oldest, Arc::default(), 1));
+        let readers: Vec<_> = (0..DISK_READERS).map(|_| read()).collect();
+        for _ in 0..DISK_READERS {
+            arrivals.recv().await.expect("a reader is at the disk");
+        }
+        for reader in readers {
+            reader.abort();
+            assert!(reader.await.expect_err("it was cancelled").is_cancelled());
+        }
+        let further = read();
+        tokio::task::yield_now().await;
+        assert_eq!(log.turns.available_permits(), 0, "their reads go on");
+        assert_eq!(arrivals.try_recv(), Err(TryRecvError::Empty));
+        drop(open);
+        let failed = further.await.expect("it has its turn now");
+        failed.expect_err("the files cannot be opened");
+        arrivals.recv().await.expect("it was at the disk");
     }
 }

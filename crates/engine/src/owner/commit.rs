@@ -46,8 +46,10 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         if planted!(UndoIncomplete) {
             self.undo.remove(0);
         }
+        // This comes first: the writers of records are told whether their fate is unknown.
+        let fault = self.failed(failure);
         self.take_back();
-        Some(self.failed(failure))
+        Some(fault)
     }
 
     /// Rolls back everything that was decided and is not durable.
@@ -109,6 +111,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         if self.is_sealed || self.follows || self.stopped.is_some() {
             return;
         }
+        // If it cannot be written, it is tried again after a pause, not at once and for ever.
+        self.seal_at = self.clock.now() + SEAL_PAUSE;
         self.begin_group();
         self.group.seal();
         if self

@@ -87,16 +87,19 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     }
 
     /// Undoes the group's records and answers their writers, because the group could not be
-    /// written.
+    /// written, or may not have been.
     pub(super) fn take_back_records(&mut self) {
         if self.records.is_empty() {
             return;
         }
         self.state.set_holding(self.holding_before);
+        let error = match &self.stopped {
+            Some(reason) => FollowError::FateUnknown(reason.to_string()),
+            None => FollowError::NotNow("the journal could not be written".into()),
+        };
         for record in self.records.drain(..) {
             if let Some(reply) = record.reply {
-                let error = FollowError::NotNow("the journal could not be written".into());
-                drop(reply.send(Err(error)));
+                drop(reply.send(Err(error.clone())));
             }
         }
     }

@@ -36,7 +36,10 @@ impl Room {
             }
             // The reason was logged where making room failed.
             Err(error) => {
-                self.missed_bytes = bytes;
+                // What no segment can take would be missed for ever.
+                if bytes <= journal.segment_room() {
+                    self.missed_bytes = bytes;
+                }
                 Err(Reason::new(NO_ROOM, error.to_string()))
             }
         }

@@ -6,7 +6,7 @@ use super::Owner;
 use crate::{
     acknowledge::Admission,
     disk::DiskFile,
-    queue::{Queue, Submission},
+    queue::{Queue, Request, Submission},
 };
 use std::{collections::VecDeque, mem, time::Duration};
 use widgets_clock::Clock;
@@ -46,7 +46,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     }
 
     /// Sets the batch's operations aside while no holder is connected. Once one is, or once they
-    /// must be refused, puts those that were set aside back at the front of the batch.
+    /// must be refused, brings back those that were set aside.
     pub(super) fn set_aside(&mut self, batch: &mut VecDeque<Submission>, now: Duration) {
         self.unacknowledged = None;
         let Some(gate) = self.replies.gate() else {
@@ -68,15 +68,42 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 if let Admission::Refused(reason) = admission {
                     self.unacknowledged = Some(reason);
                 }
-                let mut first = mem::take(&mut self.aside);
-                // They waited for the holder, not for their turn.
-                for each in &mut first {
-                    each.arrived = now;
-                }
-                first.append(batch);
-                *batch = first;
+                self.bring_back(batch, now);
             }
         }
+    }
+
+    /// Puts the operations that were set aside at the front of the batch, and sets aside again what
+    /// is too much: a batch must not be more than the queue can hold, because a segment need not
+    /// take more.
+    fn bring_back(&mut self, batch: &mut VecDeque<Submission>, now: Duration) {
+        if self.aside.is_empty() {
+            return;
+        }
+        let mut waiting = mem::take(&mut self.aside);
+        // They waited for the holder, not for their turn.
+        for each in &mut waiting {
+            each.arrived = now;
+        }
+        waiting.append(batch);
+        let is_record = |each: &&Submission| matches!(each.request, Request::Record(..));
+        let mut entries = waiting.iter().filter(is_record).count();
+        let (mut bytes, mut rest) = (0, VecDeque::new());
+        for each in waiting {
+            let text_bytes = each.request.text_bytes();
+            let fits = entries < self.queue_operations_max
+                && (bytes == 0 || bytes + text_bytes <= self.queue_bytes_max);
+            if !each.request.is_operation() {
+                batch.push_back(each);
+            } else if fits && rest.is_empty() {
+                entries += 1;
+                bytes += text_bytes;
+                batch.push_back(each);
+            } else {
+                rest.push_back(each);
+            }
+        }
+        self.put_aside(rest, now);
     }
 
     fn put_aside(&mut self, operations: VecDeque<Submission>, now: Duration) {

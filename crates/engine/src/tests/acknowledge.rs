@@ -402,6 +402,53 @@ fn operations_are_refused_if_no_holder_connects_in_time() {
     assert_eq!(answers[0].try_recv(), Ok(Ok(Applied::Now)));
 }
 
+/// While no holder is connected, as much is set aside as may wait in the queue, which fills again
+/// meanwhile. A segment need not have room for both.
+#[test]
+fn operations_that_were_set_aside_are_decided_in_batches_that_fit_a_segment() {
+    let long = |number| {
+        Attempt::from(Command::AddWidget {
+            serial_number: serial_number(number),
+            name: widgets_registry::Name::new("widget_name", "n".repeat(1000)).expect("valid"),
+            ports: widgets_registry::Ports::NONE,
+        })
+    };
+    for (queue_operations_max, queue_bytes_max) in [(4, 1 << 20), (8, 4096)] {
+        let settings = Settings {
+            queue_operations_max,
+            queue_bytes_max,
+            segment_bytes: Settings::segment_bytes_min(queue_operations_max),
+            ..waiting()
+        };
+        let disk = TestDisk::default();
+        let mut rig = Rig::open_with(&disk, &settings).expect("a new store");
+        rig.record(Some(HOLDER)).expect("named");
+        let mut first = rig.ask_held(&[long(0), long(1), long(2), long(3)]);
+        assert_eq!(end(&rig), 2, "they are not decided");
+        rig.acknowledging().connected(true);
+        let mut second = rig.ask_held(&[long(4), long(5), long(6), long(7)]);
+        for (answers, others_end) in [(&mut first, 6), (&mut second, 10)] {
+            assert_eq!(end(&rig), others_end, "four more are decided");
+            rig.acknowledging().acknowledge(others_end);
+            for answer in answers {
+                assert_eq!(answer.try_recv(), Ok(Ok(Applied::Now)));
+            }
+            if others_end == 6 {
+                assert_eq!(rig.longest_wait(), Duration::ZERO, "the rest is due");
+                rig.turn();
+            }
+        }
+        assert!(rig.longest_wait() > Duration::ZERO, "nothing is left");
+        for group in rig.log().all_groups().expect("kept") {
+            assert!(group.entries <= 4, "{} in a group", group.entries);
+        }
+        for name in disk.names().iter().filter(|it| it.starts_with("journal")) {
+            let bytes = disk.content(name).len() as u64;
+            assert_eq!(bytes, settings.segment_bytes, "{name}");
+        }
+    }
+}
+
 /// An operation that is not acknowledged in time may or may not have been applied. No more
 /// operations are taken until it is acknowledged.
 #[test]

@@ -4,9 +4,13 @@ use super::{
     disk::{Chance, Faults, Kept, TestDisk},
     rig::{Rig, TestClock, command, model, random, settings, widgets},
 };
-use crate::{Bulk, OpenError};
-use std::collections::BTreeMap;
-use widgets_registry::{Command, Name, Ordinal, Pair, Port, Ports, Refusal, SerialNumber};
+use crate::{Bulk, OpenError, Settings};
+use std::{collections::BTreeMap, time::Duration};
+use widgets_clock::Clock as _;
+use widgets_registry::{
+    Applied, Attempt, Command, IdempotencyKey, Name, Ordinal, Pair, Port, Ports, Refusal,
+    SerialNumber,
+};
 
 fn open(disk: &TestDisk) -> Result<Bulk<TestDisk>, OpenError> {
     Bulk::open_on(disk.clone(), &TestClock::default(), random(), &settings())
@@ -198,4 +202,57 @@ fn bulk_associations_use_exactly_the_given_slots() {
     };
     assert_eq!(peers("a"), [None, None, Some(text("b"))]);
     assert_eq!(peers("b"), [None, Some(text("a")), None]);
+}
+
+/// Only a service knows how long its changes and keys are kept. `export`, `import` and `generate`
+/// open a store in bulk, often without its configuration, and `backup` runs an engine on it.
+#[test]
+fn commands_on_a_stopped_store_drop_neither_changes_nor_keys() {
+    let of_service = Settings {
+        changes_retention_hours: u32::MAX,
+        changes_retention_bytes: u64::MAX,
+        idempotency_retention_hours: 168,
+        ..settings()
+    };
+    let disk = TestDisk::default();
+    let attempt = Attempt {
+        key: Some(IdempotencyKey::new("k").expect("a key")),
+        ..Attempt::from(Command::AddWidget {
+            serial_number: SerialNumber::new("widget_sn", "other").expect("within the limits"),
+            name: Name::new("widget_name", "").expect("within the limits"),
+            ports: Ports::NONE,
+        })
+    };
+    let mut rig = Rig::open_with(&disk, &of_service).expect("a new store");
+    assert_eq!(rig.ask(std::slice::from_ref(&attempt)), [Ok(Applied::Now)]);
+    rig.clock.sleep(Duration::from_hours(100));
+    let mut chance = Chance(6);
+    for _ in 0..300 {
+        rig.submit(&[command(&mut chance), command(&mut chance)]);
+    }
+    rig.checkpoint().expect("written");
+    let oldest = rig.log().oldest();
+    drop(rig);
+    let segments = || {
+        let names = disk.names().into_iter();
+        let names = names.filter(|name| name.starts_with("journal-"));
+        names
+            .map(|name| (name.clone(), disk.content(&name)))
+            .collect::<Vec<_>>()
+    };
+    let mut before = segments();
+    // The last ones are still written, or not used yet.
+    before.truncate(before.len() - 2);
+    assert!(before.len() > 2, "there are old segments");
+    // With other settings, which keep less.
+    drop(open(&disk).expect("opened"));
+    assert!(segments().starts_with(&before), "after a bulk open");
+    let mut rig = Rig::open_with(&disk, &settings().keeping_everything()).expect("opened");
+    rig.submit(&[command(&mut chance), command(&mut chance)]);
+    rig.checkpoint().expect("written");
+    drop(rig);
+    assert!(segments().starts_with(&before), "after a checkpoint");
+    let mut rig = Rig::open_with(&disk, &of_service).expect("opened");
+    assert_eq!(rig.log().oldest(), oldest);
+    assert_eq!(rig.ask(&[attempt]), [Ok(Applied::Before)]);
 }

@@ -4,9 +4,9 @@
 
 use super::{
     disk::{Chance, Faults, Kept, TestDisk},
-    rig::{Rig, command, model, widgets},
+    rig::{Rig, command, model, settings, widgets},
 };
-use crate::state::State;
+use crate::{files::STORE, state::State, verify::verify_on};
 use widgets_registry::{Command, Fault, Rejection, decide};
 
 const BATCHES: usize = 100;
@@ -103,6 +103,12 @@ fn steps(seed: u64) -> usize {
 
 /// Opens what a crash left, compares it with the promise, and continues to work with it.
 fn recover(disk: &TestDisk, promise: &Promise, story: &str) {
+    // Before the first start is over, there is no store to verify.
+    if disk.names().iter().any(|name| name == STORE)
+        && let Err(error) = verify_on(disk.clone(), &settings(), 1)
+    {
+        panic!("{story}: not intact: {error}; there are {:?}", disk.names());
+    }
     let mut rig = match Rig::open(disk) {
         Ok(rig) => rig,
         Err(error) => panic!("{story}: {error}; there are {:?}", disk.names()),

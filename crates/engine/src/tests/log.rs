@@ -5,7 +5,7 @@ use super::{
     disk::{Chance, Kept, TestDisk},
     rig::{Rig, TestClock, command, random, serial_number, settings},
 };
-use crate::{Bulk, Settings, log::Log};
+use crate::{Bulk, Settings, log::Log, verify::verify_on};
 use widgets_registry::{
     Attempt, Author, ChangeFilter, Command, Event, FeedError, Happened, IdempotencyKey, Name,
     Operation, Ports, Position, query::Asker,
@@ -186,6 +186,39 @@ fn the_feed_reports_removed_or_unknown_positions_as_gone() {
         all(rig.log(), oldest, &ChangeFilter::default()),
         Ok(Vec::new())
     );
+}
+
+/// The process may end while it removes files piece by piece. What is left of a segment is neither
+/// damage nor a segment with changes.
+#[test]
+fn a_segment_whose_removal_was_interrupted_is_not_read() {
+    let disk = TestDisk::default();
+    let mut rig = Rig::open(&disk).expect("a new store");
+    let mut chance = Chance(9);
+    for _ in 0..60 {
+        rig.submit(&[command(&mut chance), command(&mut chance)]);
+    }
+    rig.begin_checkpoint();
+    let whole = usize::try_from(settings().segment_bytes).expect("small");
+    let is_shorter = || {
+        let mut names = disk.names().into_iter();
+        names.any(|name| name.starts_with("journal-") && disk.content(&name).len() < whole)
+    };
+    for _ in 0..10_000 {
+        rig.copy();
+        rig.write_step();
+        if is_shorter() {
+            break;
+        }
+    }
+    assert!(is_shorter(), "a removal has begun: {:?}", disk.names());
+    drop(rig);
+    for disk in [disk.after_kill(), disk.after_power_cut(Kept::Nothing)] {
+        verify_on(disk.clone(), &settings(), 1).expect("intact");
+        let rig = Rig::open_with(&disk, &keeping()).expect("opened");
+        let told = all(rig.log(), rig.log().oldest(), &ChangeFilter::default());
+        told.expect("what is promised can be read");
+    }
 }
 
 #[test]

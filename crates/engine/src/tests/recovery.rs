@@ -2,7 +2,7 @@
 
 use super::{
     disk::{Faults, Kept, TestDisk},
-    rig::{random, serial_number, settings},
+    rig::{Rig, random, serial_number, settings},
 };
 use crate::{
     Client, Engine, OpenError, Settings,
@@ -67,14 +67,11 @@ async fn older_files_are_removed_after_a_checkpoint() {
     }
     engine.checkpoint().expect("written");
     // The files are removed piece by piece, after the checkpoint.
-    let is_gone = |name: &String| !disk.names().contains(name);
-    let older: Vec<_> = disk
-        .names()
-        .into_iter()
-        .filter(|name| name.as_str() < CHECKPOINT)
-        .collect();
+    let is_left = |name: &String| {
+        name.as_str() < CHECKPOINT || name == SEGMENT_1 || name.ends_with("_unfinished")
+    };
     for _ in 0..6000 {
-        if older.iter().all(is_gone) && is_gone(&SEGMENT_1.into()) {
+        if !disk.names().iter().any(is_left) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -513,5 +510,31 @@ async fn a_write_without_disk_space_ends_readiness_until_space_is_free() {
             lookup(&engine.client(), number).await.is_some(),
             "widget {number}"
         );
+    }
+}
+
+/// The queue's limits keep batches shorter than a segment. If one were longer, it must not be
+/// written beyond the segment's end, nor be waited for.
+#[test]
+fn a_batch_longer_than_a_segment_is_refused_and_the_next_is_accepted() {
+    let disk = TestDisk::default();
+    let mut rig = Rig::open(&disk).expect("a new store");
+    let long = |number| Command::AddWidget {
+        serial_number: serial_number(number),
+        name: Name::new("widget_name", "n".repeat(1000)).expect("within the limits"),
+        ports: Ports::NONE,
+    };
+    let batch: Vec<_> = (0..16).map(long).collect();
+    for answer in rig.submit(&batch) {
+        let refused = answer.expect_err("16 kB do not fit into 8 kB");
+        assert!(
+            matches!(refused, Rejection::Fault(Fault::Unavailable { .. })),
+            "{refused}"
+        );
+    }
+    assert_eq!(rig.submit(&[long(0)]), [Ok(())]);
+    for name in disk.names().iter().filter(|it| it.starts_with("journal")) {
+        let bytes = disk.content(name).len() as u64;
+        assert_eq!(bytes, settings().segment_bytes, "{name}");
     }
 }

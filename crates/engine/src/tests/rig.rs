@@ -216,6 +216,11 @@ impl Rig {
         self.owner.turn(&self.queue, &mut VecDeque::new(), false);
     }
 
+    /// Returns how long the owner would wait for requests.
+    pub(super) fn longest_wait(&self) -> Duration {
+        self.owner.longest_wait()
+    }
+
     pub(super) fn acknowledging(&self) -> Acknowledging {
         Acknowledging(self.gate.clone().expect("answers wait"))
     }
@@ -307,7 +312,12 @@ impl Rig {
 
     /// Lets the writer write what the owner copied, and remove obsolete files.
     pub(super) fn write(&mut self) {
-        while self.writer.step() {}
+        while self.write_step() {}
+    }
+
+    /// Lets the writer do one piece of this. Returns whether there was one.
+    pub(super) fn write_step(&mut self) -> bool {
+        self.writer.step()
     }
 
     /// Requests a checkpoint and copies its first slice.

@@ -8,7 +8,8 @@ use super::{
 use crate::{
     Epoch, FollowError, JournalEnd, LoggedGroup, Restoration, Role, Settings, StoreHeader,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use widgets_clock::Clock as _;
 use widgets_registry::Command;
 
 /// Settings that keep the whole journal.
@@ -360,4 +361,38 @@ fn checkpoints_remain_valid_after_trailing_seals_are_cut() {
         parted.rejoin(&mut rig).expect("followed");
         parted.check(&rig, &story);
     }
+}
+
+/// A full disk may have no room for the seal, and nothing else to do comes.
+#[test]
+fn the_owner_rests_if_a_seal_cannot_be_written() {
+    let disk = TestDisk::default();
+    let mut rig = open(&disk);
+    disk.set_faults(Faults {
+        is_full: true,
+        ..Faults::default()
+    });
+    // Seals fill the segment and the one that was prepared, up to the last byte that they can.
+    let last = loop {
+        let last = rig.log().newest().sequence;
+        rig.lead();
+        rig.seal();
+        rig.prepare();
+        if rig.log().newest().sequence == last {
+            break last;
+        }
+    };
+    assert!(last > 200, "two segments are full, not {last} seals");
+    rig.clock.sleep(Duration::from_secs(2));
+    assert_eq!(rig.longest_wait(), Duration::ZERO, "a seal is due");
+    rig.turn();
+    assert_eq!(rig.log().newest().sequence, last, "there is no room for it");
+    assert!(rig.longest_wait() > Duration::ZERO);
+    // Once there is room, it is written.
+    disk.set_faults(Faults::default());
+    rig.prepare();
+    rig.clock.sleep(Duration::from_secs(2));
+    rig.turn();
+    assert_eq!(rig.log().newest().sequence, last + 1);
+    assert_eq!(rig.longest_wait(), Duration::MAX);
 }

@@ -185,7 +185,8 @@ impl SimulatedDisk {
             Course::Failed | Course::Full => false,
         };
         plan.trace.note(&Event::Names { what, name, course });
-        if what == "rename" && takes_effect && name.starts_with(CHECKPOINT) {
+        let is_finished = name.starts_with(CHECKPOINT) && !name.ends_with(UNFINISHED);
+        if what == "rename" && takes_effect && is_finished {
             plan.tally.checkpoints += 1;
         }
         drop(plan);
