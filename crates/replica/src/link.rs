@@ -54,6 +54,9 @@ pub enum AddressError {
     /// It is no URL of HTTP, or it has no host.
     #[error("it must be a URL as in https://primary:3000")]
     Form,
+    /// Its port is not valid.
+    #[error("its port must be 1 to 65535")]
+    Port,
     /// It has a query.
     #[error("it must not have a query: it is the address that every route follows")]
     Query,
@@ -63,12 +66,17 @@ pub enum AddressError {
 }
 
 impl Address {
-    /// Returns the address if it has the scheme `http` or `https`, a host and no query, and is not
-    /// longer than a store remembers.
+    /// Returns the address if it has the scheme `http` or `https`, a host, a valid port or none, and
+    /// no query, and is not longer than a store remembers.
     pub fn new(uri: Uri) -> Result<Self, AddressError> {
         let of_http = matches!(uri.scheme_str(), Some("http" | "https"));
-        if !of_http || uri.host().is_none() {
-            return Err(AddressError::Form);
+        let authority = uri.authority().filter(|_| of_http);
+        let authority = authority.ok_or(AddressError::Form)?;
+        // The library takes a port that is not valid for a missing one.
+        let named = authority.as_str().rsplit('@').next();
+        let has_port = named != Some(authority.host());
+        if has_port && authority.port_u16().is_none_or(|port| port == 0) {
+            return Err(AddressError::Port);
         }
         if uri.query().is_some() {
             return Err(AddressError::Query);
@@ -287,7 +295,10 @@ impl Primary {
         let name = ServerName::try_from(address.host().to_owned())
             .map_err(|error| Error::Credentials(format!("{address}: {error}")))?;
         let stream = connector.connect(name, stream).await;
-        let stream = stream.map_err(|error| Error::Unreachable(format!("TLS failed: {error}")))?;
+        let stream = stream.map_err(|error| {
+            let why = widgets_tls::text(&error);
+            Error::Unreachable(format!("TLS failed: {why}"))
+        })?;
         self.send(stream, request, body).await
     }
 
@@ -392,7 +403,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_checked_for_scheme_query_and_length() {
+    fn addresses_are_checked_for_scheme_port_query_and_length() {
         let of_length = |bytes: usize| format!("http://primary/{}", "a".repeat(bytes - 15));
         for (text, outcome) in [
             ("https://primary:3000", Ok(())),
@@ -403,6 +414,11 @@ mod tests {
             ("http://primary/?a=b", Err(AddressError::Query)),
             ("ftp://primary", Err(AddressError::Form)),
             ("primary:3000", Err(AddressError::Form)),
+            ("http://[::1]:3000", Ok(())),
+            ("http://primary:0", Err(AddressError::Port)),
+            ("http://primary:65536/prefix", Err(AddressError::Port)),
+            ("https://primary:", Err(AddressError::Port)),
+            ("https://primary:80abc", Err(AddressError::Port)),
             ("", Err(AddressError::Form)),
         ] {
             let address = text.parse::<Address>();

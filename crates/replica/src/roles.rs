@@ -12,14 +12,14 @@ use crate::{
 };
 use hand_over::HandOver;
 use std::{
-    io,
+    fmt, io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 use tokio::sync::watch;
-use widgets_engine::{Acknowledging, Follower, Role, Source};
+use widgets_engine::{Acknowledging, FollowError, Follower, Role, Source};
 use widgets_registry::Position;
 
 /// What an operator reads when a standby may not be promoted.
@@ -381,38 +381,48 @@ impl Inner {
             },
         )
         .await;
+        // If the promotion is on the disk, this store leads at its next start, whatever failed
+        // afterwards. So it no longer follows, and the previous primary is told.
+        let is_promoted = !self.source.store().is_standby();
         let epoch = match promoted {
-            Ok(epoch) => epoch.number(),
-            Err(error) => {
-                let is_refused = matches!(error, Error::Rules(_)) && handed.is_none();
-                let why = match handed {
-                    None => error.to_string(),
-                    Some(_) => format!(
-                        "{from} has handed over and takes no operations, and this standby could not be promoted: {error}. \
-                         Promote this standby again (widgets promote): it has everything"
-                    ),
-                };
-                let again = self.begin_to_follow(primary);
-                again.map_err(|error| Unsendable::Unavailable(error.to_string()))?;
-                return Err(if is_refused {
-                    Unsendable::Refused(NOT_HOLDER, why)
-                } else {
-                    Unsendable::NotChanged(why)
-                });
-            }
+            Ok(epoch) => Ok(epoch.number()),
+            Err(error) if is_promoted => Err(half_promoted(&from, &error)),
+            Err(error) => return Err(self.not_promoted(primary, handed.is_some(), &error)),
         };
         *self.following() = None;
         self.metrics.set_status(None);
         let leads = self.begin_to_lead();
-        leads.map_err(|error| Unsendable::Unavailable(error.to_string()))?;
+        leads.map_err(|error| half_promoted(&from, &error))?;
         self.set_taker(Taker::This);
+        self.tell_before(&from, &address);
+        let epoch = epoch?;
         tracing::warn!(
             epoch,
             before = from,
             "promoted: this store accepts operations"
         );
-        self.tell_before(&from, &address);
         Ok(self.told(true))
+    }
+
+    /// Follows `primary` again, because the promotion failed. Returns what the operator is told.
+    /// `is_handed` means that the primary has handed over.
+    fn not_promoted(&self, primary: Primary, is_handed: bool, error: &Error) -> Unsendable {
+        let from = primary.address.to_string();
+        if let Err(error) = self.begin_to_follow(primary) {
+            return Unsendable::Unavailable(error.to_string());
+        }
+        match error {
+            Error::Follow(FollowError::FateUnknown(why)) => Unsendable::Unknown(format!(
+                "whether this standby is promoted is not known until it is restarted: {why}. If it is, it tells {from} then. \
+                 Restart it before you rely on either"
+            )),
+            _ if is_handed => Unsendable::NotChanged(format!(
+                "{from} has handed over and takes no operations, and this standby could not be promoted: {error}. \
+                 Promote this standby again (widgets promote): it has everything"
+            )),
+            Error::Rules(_) => Unsendable::Refused(NOT_HOLDER, error.to_string()),
+            _ => Unsendable::NotChanged(error.to_string()),
+        }
     }
 
     /// Returns the body of the answer to a promotion.
@@ -492,6 +502,14 @@ impl Inner {
         follows.map_err(|error| unavailable(Error::Start(error)))?;
         Ok(r#"{"replaced":true}"#.into())
     }
+}
+
+/// Returns what an operator reads if a promotion is durable and something failed after it.
+fn half_promoted(from: &str, error: &dyn fmt::Display) -> Unsendable {
+    Unsendable::Unknown(format!(
+        "this store is promoted in place of {from}, and could not begin to take operations: {error}. \
+         Restart it: then it is the primary. What {from} takes until it is told would be lost"
+    ))
 }
 
 /// Returns the address in the query.

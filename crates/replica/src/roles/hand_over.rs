@@ -189,7 +189,7 @@ impl Inner {
         if !slipped!(TakesWhileHandingOver)
             && let Err(error) = self.follower.pause().await
         {
-            self.take_again().await;
+            self.call_off().await;
             return Err(Unsendable::NotChanged(error.to_string()));
         }
         // Check again: the holder may have changed until the pause, and can no longer change after
@@ -197,7 +197,7 @@ impl Inner {
         let member = match self.begin_hand_over(asker.member) {
             Ok(member) => member,
             Err(unsendable) => {
-                self.take_again().await;
+                self.call_off().await;
                 return Err(unsendable);
             }
         };
@@ -226,8 +226,7 @@ impl Inner {
                 Ok(r#"{"handing_over":true}"#.into())
             }
             Err(error) => {
-                self.hand_over_state().under_way = None;
-                self.take_again().await;
+                self.call_off().await;
                 Err(Unsendable::NotChanged(format!(
                     "starting a thread: {error}"
                 )))
@@ -268,6 +267,14 @@ impl Inner {
             "the standby did not have everything in time, or could not say so: this primary \
              accepts operations again"
         );
+    }
+
+    /// Takes operations again, because a request to hand over failed. What an earlier request of the
+    /// same standby began is forgotten first: the end of a history that grows again is not all of it.
+    async fn call_off(&self) {
+        let deadline = self.forget_hand_over();
+        self.drop_task(deadline).await;
+        self.take_again().await;
     }
 
     /// Takes operations again. The role on the disk has remained the primary's throughout.

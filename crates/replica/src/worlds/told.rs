@@ -1,19 +1,26 @@
 //! Scripted scenarios, which do not depend on the random choices of a seed.
 
-use super::{around::address, member::Engine, world::World};
+use super::{
+    around::address,
+    client,
+    member::{Engine, poll},
+    world::World,
+};
 use crate::{
-    Doing, MemberId, Roles, Unsendable,
+    Doing, MemberId, Roles, Taker, Unsendable,
     wire::{self, From},
 };
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
+    task::Poll,
 };
 use tokio::sync::{
     mpsc::{self, error::TryRecvError},
     watch,
 };
-use widgets_engine::{Role, simulation::Chance};
+use widgets_engine::{FollowError, Role, simulation::Chance};
+use widgets_registry::{Ask as _, Lookup};
 
 /// How many turns every member gets until nothing is left to do.
 const TURNS: usize = 60;
@@ -51,6 +58,34 @@ impl World {
         self.rest()?;
         let told = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         told.ok_or_else(|| "it does not answer".into())
+    }
+
+    /// Polls an answer until it is there. Meanwhile all members run, and time passes.
+    fn answer<T>(&mut self, answer: &mut Doing<'static, T>) -> Result<T, String> {
+        for _ in 0..TURNS {
+            if let Poll::Ready(answer) = poll(answer) {
+                return Ok(answer);
+            }
+            self.rest()?;
+            self.pass(100_000);
+        }
+        Err("it does not answer".into())
+    }
+
+    /// Asks a primary to hand over.
+    fn hand_over(&self, number: usize, asker: &str) -> Doing<'static, Result<String, Unsendable>> {
+        let roles = self.members[number].roles().expect("it has a store");
+        let (roles, query) = (roles.clone(), format!("{asker}&within_ms=60000"));
+        Box::pin(async move { roles.hand_over(&query).await })
+    }
+
+    /// Tells a primary that the asker has everything up to this end.
+    fn handed_over(&mut self, number: usize, asker: &str, end: &str) -> Result<String, Unsendable> {
+        let query = format!("{asker}&{end}");
+        let ask = move |roles: Roles| -> Doing<'static, _> {
+            Box::pin(async move { roles.handed_over(&query).await })
+        };
+        self.told(number, ask).expect("it goes on")
     }
 
     /// Returns how a member identifies itself in a hand-over, and its end.
@@ -199,28 +234,17 @@ fn only_the_primary_that_handed_over_confirms_it() {
     let mut world = World::new(0, false, false);
     world.begin_two().expect("both run");
     let (asker, end) = world.asker(1).expect("it has a store");
-    let handed_over = |world: &mut World, number: usize, asker: &str, end: &str| {
-        let query = format!("{asker}&{end}");
-        let ask = move |roles: Roles| -> Doing<'static, _> {
-            Box::pin(async move { roles.handed_over(&query).await })
-        };
-        world.told(number, ask).expect("it goes on")
-    };
     // The primary asks a standby that has everything but was never a primary, as if its disk had
     // been emptied meanwhile.
     let (primary, primary_end) = world.asker(0).expect("it has a store");
     assert_eq!(end, primary_end);
-    let said = handed_over(&mut world, 1, &primary, &primary_end);
+    let said = world.handed_over(1, &primary, &primary_end);
     assert!(matches!(said, Err(Unsendable::Unknown(_))), "{said:?}");
 
-    let query = format!("{asker}&within_ms=2000");
-    let ask = |roles: Roles| -> Doing<'static, _> {
-        Box::pin(async move { roles.hand_over(&query).await })
-    };
-    let begun = world.told(0, ask).expect("it goes on");
-    begun.expect("it hands over");
+    let begun = world.answer(&mut world.hand_over(0, &asker));
+    begun.expect("it answers").expect("it hands over");
     for _ in 0..2 {
-        let said = handed_over(&mut world, 0, &asker, &end);
+        let said = world.handed_over(0, &asker, &end);
         let said = said.expect("it handed over");
         assert!(said.contains("true"), "{said}");
     }
@@ -228,10 +252,88 @@ fn only_the_primary_that_handed_over_confirms_it() {
     let (other, _) = world.asker(0).expect("it has a store");
     let other_end = "next_sequence=1&chain=0000000000000001";
     for (asker, end) in [(&other, end.as_str()), (&asker, other_end)] {
-        let said = handed_over(&mut world, 0, asker, end);
+        let said = world.handed_over(0, asker, end);
         let is_no = matches!(said, Err(Unsendable::Elsewhere(_) | Unsendable::Unknown(_)));
         assert!(is_no, "{said:?}");
     }
+}
+
+/// A standby repeats its request to hand over, and the primary cannot stop taking operations again.
+/// It then takes them, so a late message of the first request must not make it a standby.
+#[test]
+fn a_failed_request_to_hand_over_ends_the_hand_over_before_it() {
+    let mut world = World::new(0, false, false);
+    world.begin_two().expect("both run");
+    let (asker, _) = world.asker(1).expect("it has a store");
+    let mut asking = world.hand_over(0, &asker);
+    let begun = world.answer(&mut asking).expect("it answers");
+    begun.expect("it hands over");
+    let client = world.members[0].engine().expect("it runs").client();
+    let lookups = client::serial_numbers().into_iter().map(|wanted| {
+        let client = client.clone();
+        let mut lookup: Doing<'static, _> =
+            Box::pin(async move { client.ask(Lookup(wanted)).await });
+        let is_waiting = poll(&mut lookup).is_pending();
+        is_waiting.then_some(lookup)
+    });
+    let waiting: Vec<_> = lookups.flatten().collect();
+    assert_eq!(waiting.len(), world.settings.queue_operations_max);
+
+    let mut asking = world.hand_over(0, &asker);
+    let said = world.answer(&mut asking).expect("it answers");
+    assert!(matches!(said, Err(Unsendable::NotChanged(_))), "{said:?}");
+    let (asker, end) = world.asker(1).expect("it has a store");
+    let said = world.handed_over(0, &asker, &end);
+    assert!(matches!(said, Err(Unsendable::Elsewhere(_))), "{said:?}");
+    assert!(world.members[0].leads(), "it takes operations");
+}
+
+/// A crash at this point would make the store the primary at its next start, so a failure there
+/// must not leave the roles as they were.
+#[test]
+fn a_promotion_that_fails_after_it_is_durable_replaces_the_primary() {
+    // In this world, answers wait for a standby, so a promotion writes a record.
+    let mut world = World::new(1, false, false);
+    world.begin_two().expect("both run");
+    let roles = world.members[1].roles().expect("it has a store").clone();
+    let (asked, query) = (roles.clone(), format!("address={}", address(1)));
+    let mut promoting: Doing<'static, _> = Box::pin(async move { asked.promote(&query).await });
+    for _ in 0..TURNS {
+        if world.members[1].leads() {
+            break;
+        }
+        assert!(poll(&mut promoting).is_pending(), "it was not promoted");
+        world.own(1).expect("it goes on");
+    }
+    assert!(world.members[1].leads(), "it was not promoted");
+    world.members[1].disk.arm(1024, None);
+
+    let said = world.answer(&mut promoting).expect("it answers");
+    assert!(matches!(said, Err(Unsendable::Unknown(_))), "{said:?}");
+    assert_eq!(roles.taker(), Taker::This);
+    for _ in 0..20 {
+        world.rest().expect("it goes on");
+        world.pass(100_000);
+    }
+    assert!(!world.members[0].leads(), "it was not told");
+    // The promoted store goes on after a restart.
+    world.end().expect("one history");
+}
+
+#[test]
+fn the_writer_of_a_record_learns_that_its_fate_is_unknown() {
+    let mut world = World::new(1, false, false);
+    world.begin_two().expect("both run");
+    let follower = world.members[0].engine().expect("it runs").follower();
+    let mut recording: Doing<'static, _> = Box::pin(async move { follower.record(None).await });
+    assert!(poll(&mut recording).is_pending());
+    world.members[0].disk.arm(1024, None);
+    world.own(0).expect("it goes on");
+    let written = poll(&mut recording);
+    assert!(
+        matches!(written, Poll::Ready(Err(FollowError::FateUnknown(_)))),
+        "{written:?}"
+    );
 }
 
 #[test]
