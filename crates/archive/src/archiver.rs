@@ -15,7 +15,7 @@ use crate::{
     manifest::Hex64,
     object::{self, Packer},
 };
-use begin::{begin, check_owner, take_over};
+use begin::{begin, check_last_writer, check_owner, take_over};
 use checkpoint::Reply;
 pub(crate) use packing::STRETCH_REST;
 use packing::{Packing, Pending};
@@ -105,6 +105,18 @@ impl Archiver {
     pub async fn open(
         bucket: Bucket,
         source: Source,
+        times: (Arc<dyn Clock>, Option<Arc<Pacing>>),
+        settings: Settings,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        Self::open_if(check_owner, bucket, source, times, settings, metrics).await
+    }
+
+    /// Takes over the archive if the check allows it for what the manifest says.
+    async fn open_if(
+        check: fn(&Manifest, &Source) -> Result<(), Error>,
+        bucket: Bucket,
+        source: Source,
         (clock, pacing): (Arc<dyn Clock>, Option<Arc<Pacing>>),
         settings: Settings,
         metrics: Metrics,
@@ -115,7 +127,7 @@ impl Archiver {
             Some((manifest, version)) => (manifest, Some(version)),
             None => (Manifest::new(&source.store()), None),
         };
-        check_owner(&manifest, &source)?;
+        check(&manifest, &source)?;
         let (begin, is_gap) = begin(&manifest, &source)?;
         let writer = manifest
             .writer
@@ -386,7 +398,8 @@ pub(crate) fn unix_microseconds(clock: &dyn Clock) -> u64 {
     u64::try_from(clock.unix_time().as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Copies a store that takes no requests completely, with a checkpoint, and ends.
+/// Copies a store that takes no requests completely, with a checkpoint, and ends. Takes the archive
+/// over only from the same store in the same epoch.
 pub async fn back_up(
     bucket: Bucket,
     source: Source,
@@ -394,7 +407,9 @@ pub async fn back_up(
 ) -> Result<Checkpoint, Error> {
     let metrics = Metrics::default();
     let settings = Settings::default();
-    let mut archiver = Archiver::open(bucket, source, (clock, None), settings, metrics).await?;
+    let times = (clock, None);
+    let opened = Archiver::open_if(check_last_writer, bucket, source, times, settings, metrics);
+    let mut archiver = opened.await?;
     let (reply, mut outcome) = oneshot::channel();
     archiver.want_checkpoint(reply);
     loop {

@@ -5,6 +5,7 @@ mod address;
 mod client;
 mod failed;
 mod listing;
+mod lock;
 mod names;
 
 pub use address::{ArchiveUrl, UrlError};
@@ -24,7 +25,7 @@ use object_store::{
     UpdateVersion, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
     gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, path::Path,
 };
-use std::{fmt, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, fs, io::ErrorKind, path::PathBuf, sync::Arc, time::Duration};
 use widgets_clock::Clock;
 
 /// The timeout of one request. A slow bucket counts as an unreachable one.
@@ -42,9 +43,6 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Google accepts one write per second to the same name, and refuses earlier ones (429). The margin
 /// is for a prune that runs at the same time.
 const GOOGLE_REPLACE_PAUSE: Duration = Duration::from_millis(1500);
-
-/// The file whose lock guards the manifest in a folder.
-const LOCK: &str = "manifest.lock";
 
 /// Who retries a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,11 +116,21 @@ impl From<Unread> for Error {
     }
 }
 
-/// Reports whether something other than a regular file is there. If it cannot be inspected, reading
-/// it gives the error.
+/// Reports whether something other than a regular file is there. If it cannot be inspected, or not in
+/// time, reading it gives the error.
 async fn is_odd(path: PathBuf) -> bool {
-    let found = tokio::task::spawn_blocking(move || fs::metadata(path)).await;
-    matches!(found, Ok(Ok(found)) if !found.is_file())
+    let found = tokio::task::spawn_blocking(move || fs::metadata(path));
+    let found = tokio::time::timeout(REQUEST_TIME_MAX, found).await;
+    matches!(found, Ok(Ok(Ok(found))) if !found.is_file())
+}
+
+/// Returns the error that the bucket at an address cannot be opened.
+fn unopened(url: &ArchiveUrl, error: &dyn fmt::Display) -> Error {
+    Error::Bucket {
+        what: format!("opening {url}"),
+        failure: Failure::Unavailable,
+        why: redacted(&error.to_string()),
+    }
 }
 
 /// The outcome of a conditional write.
@@ -133,21 +141,29 @@ pub(crate) enum Replaced {
 }
 
 impl Bucket {
+    /// Opens the bucket at an address to write an archive to it. Creates a missing folder.
+    pub fn open_to_write(url: &ArchiveUrl, retries: Retries) -> Result<Self, Error> {
+        if url.0.scheme() == "file"
+            && let Ok(folder) = url.0.to_file_path()
+        {
+            fs::create_dir_all(&folder).map_err(|error| unopened(url, &error))?;
+        }
+        Self::open(url, retries)
+    }
+
     /// Opens the bucket at an address without sending a request. Credentials come from the
     /// environment, under the same names that the provider's own programs use.
     pub fn open(url: &ArchiveUrl, retries: Retries) -> Result<Self, Error> {
         let text = url.to_string();
-        let failed = |error: &dyn fmt::Display| Error::Bucket {
-            what: format!("opening {text}"),
-            failure: Failure::Unavailable,
-            why: redacted(&error.to_string()),
-        };
+        let failed = |error: &dyn fmt::Display| unopened(url, error);
         if url.0.scheme() == "file" {
             let folder = url
                 .0
                 .to_file_path()
                 .map_err(|()| failed(&"it is not a path"))?;
-            fs::create_dir_all(&folder).map_err(|error| failed(&error))?;
+            if matches!(fs::metadata(&folder), Err(error) if error.kind() == ErrorKind::NotFound) {
+                return Err(Error::Missing { url: text });
+            }
             let store = LocalFileSystem::new_with_prefix(&folder)
                 .map_err(|error| failed(&error))?
                 .with_fsync(true);
@@ -438,32 +454,8 @@ impl Bucket {
         bytes: Bytes,
         before: Option<&Version>,
     ) -> Result<Replaced, Error> {
-        let io = |error: std::io::Error| Error::Bucket {
-            what: "locking the manifest".into(),
-            failure: Failure::Unavailable,
-            why: error.to_string(),
-        };
         // The lock ends with the process, however that ends.
-        let path = folder.join(LOCK);
-        if is_odd(path.clone()).await {
-            return Err(Error::Damaged {
-                object: LOCK.into(),
-                defect: NO_FILE.into(),
-            });
-        }
-        let lock = tokio::task::spawn_blocking(move || {
-            let lock = fs::OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(path)?;
-            lock.lock()?;
-            Ok(lock)
-        });
-        let lock = lock
-            .await
-            .map_err(|error| io(std::io::Error::other(error)))?
-            .map_err(io)?;
+        let lock = lock::lock(folder, REQUEST_TIME_MAX).await?;
         let now = match self.read_manifest().await {
             Ok((_, now)) => Some(now),
             Err(Unread::Tried(tried)) if tried.is_missing() => None,

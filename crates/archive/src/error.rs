@@ -101,6 +101,29 @@ pub enum Error {
         /// The first entry that differs.
         from: u64,
     },
+    /// A copy of the store with an epoch of its own wrote to the archive last. A backup does not
+    /// take the archive away from it.
+    #[error(
+        "the archive is written by another copy of this store: its writer {writer} is in epoch {}, at entry {}; \
+         this directory is in epoch {}, at entry {}. Back it up to an archive of its own, such as another folder{}",
+        found.0,
+        found.1,
+        ours.0,
+        ours.1,
+        if ours.0 > found.0 {
+            ". If this archive is to continue from this directory, start the service on it with archive.url"
+        } else {
+            ""
+        }
+    )]
+    OtherCopy {
+        /// The number of the archive's writer.
+        writer: u32,
+        /// The epoch and the last entry of the archive.
+        found: (u32, u64),
+        /// The epoch and the last entry of the directory.
+        ours: (u32, u64),
+    },
     /// The requested moment is not in the archive.
     #[error("{0}")]
     Unreachable(String),
@@ -154,6 +177,7 @@ impl Error {
                 | Self::LeftBehind { .. }
                 | Self::Ahead { .. }
                 | Self::OtherHistory { .. }
+                | Self::OtherCopy { .. }
                 | Self::Version { .. }
         )
     }

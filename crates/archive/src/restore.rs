@@ -113,6 +113,7 @@ async fn restore_as(
             return Err(Error::Missing { url });
         };
         let plan = plan(&manifest, target).map_err(|error| after_pruning(&pruned, error))?;
+        refuse_before_the_store(bucket, &manifest, &plan).await?;
         let directory = match &directory {
             Some(directory) => directory,
             None => directory.insert(DataDirectory::open_to_restore(path)?),
@@ -125,6 +126,45 @@ async fn restore_as(
             Attempt::Pruned(error) => return Err(after_pruning(&pruned, error)),
         }
     }
+}
+
+/// Refuses a moment from which the archive has nothing because it is before its beginning: the store
+/// would be empty, which it was not, or it did not exist.
+async fn refuse_before_the_store(
+    bucket: &Bucket,
+    manifest: &Manifest,
+    plan: &Plan,
+) -> Result<(), Error> {
+    let Some(first) = plan.stretches.first() else {
+        return Ok(());
+    };
+    // 0 stands for the moment when the store was made.
+    let is_making = plan.limit.at == 0;
+    if is_making || !plan.checkpoints.is_empty() || plan.limit.at >= first.began {
+        return Ok(());
+    }
+    // The store may be older than the archive, which then has its earlier entries as well.
+    let mut oldest = first.began;
+    if let Some(first) = plan.stretches.iter().find(|it| it.begin != it.end) {
+        let name = object::journal_name(first.writer, first.begin.next_sequence);
+        let piece = bucket.get(&name).await;
+        match piece.and_then(|bytes| object::decode_piece(&name, &bytes, manifest.store.0)) {
+            Ok(piece) => {
+                let first = piece.groups.first();
+                oldest = first.map_or(oldest, |first| first.at.min(oldest));
+            }
+            // The restore finds out what that means.
+            Err(error) if error.is_damage() => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    if plan.limit.at >= oldest {
+        return Ok(());
+    }
+    Err(Error::Unreachable(format!(
+        "the archive cannot be restored to that moment: its oldest moment is {}",
+        time_text(oldest)
+    )))
 }
 
 /// Adds to an error that the restore began again because the archive was pruned.

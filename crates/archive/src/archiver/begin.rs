@@ -68,6 +68,27 @@ pub(super) fn check_owner(manifest: &Manifest, source: &Source) -> Result<(), Er
     Ok(())
 }
 
+/// Checks whether a backup may write to the archive: only of the store that wrote to it last. A new
+/// epoch means that the directory was restored, and the store that it was restored from may still
+/// run. Whoever starts a service on it decides that it takes over; whoever makes a backup does not.
+pub(super) fn check_last_writer(manifest: &Manifest, source: &Source) -> Result<(), Error> {
+    let store = source.store();
+    if manifest.store.0 == store.identity
+        && let Some(last) = manifest.stretches.last()
+    {
+        let ours = store.epochs.last();
+        let ours = ours.map_or((1, 1), |epoch| (epoch.number, epoch.first_sequence));
+        if ours != last.epoch() {
+            return Err(Error::OtherCopy {
+                writer: manifest.writer,
+                found: (last.epoch().0, last.end.next_sequence.saturating_sub(1)),
+                ours: (ours.0, source.end().next_sequence.saturating_sub(1)),
+            });
+        }
+    }
+    check_owner(manifest, source)
+}
+
 /// Returns where to continue: at the end of the archive if the journal still has what follows, and
 /// otherwise where the replay of the journal begins. Also returns whether that leaves a gap.
 pub(super) fn begin(manifest: &Manifest, source: &Source) -> Result<(JournalEnd, bool), Error> {

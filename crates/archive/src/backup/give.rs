@@ -28,8 +28,9 @@ use widgets_pacing::Pacing;
 /// readers of changes anyway.
 const HELD_BYTES_MAX: u64 = 4 << 30;
 
-/// How often the stream says that the checkpoint is still being written.
-const WAITING_EVERY: Duration = Duration::from_secs(5);
+/// How often the stream says that the checkpoint is still being written. A client that has gone is
+/// noticed by that.
+const WAITING_EVERY: Duration = Duration::from_secs(1);
 
 /// What a checkpoint needs of the journal becomes durable a moment later. This is how often that is
 /// checked.

@@ -13,7 +13,8 @@ use std::{
 use widgets_engine::{DataDirectory, JournalEnd, Restoration, Restored, Settings};
 use widgets_registry::Position;
 
-/// An empty directory in which a backup is to arrive.
+/// An empty directory in which a backup is to arrive. No start accepts it until the backup is
+/// complete.
 pub struct Arrival(DataDirectory);
 
 /// What arrived.
@@ -33,10 +34,20 @@ impl Arrival {
     /// Opens the directory, or creates it. A directory that an earlier attempt left unfinished
     /// counts as empty; one with anything else is refused.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        Ok(Self(DataDirectory::open_to_restore(path)?))
+        let directory = DataDirectory::open_to_restore(path)?;
+        // Now rather than with the head of the backup: the service may be gone before it sends one,
+        // and a start would make an empty store here.
+        directory.mark_unfinished()?;
+        Ok(Self(directory))
     }
 
-    /// Takes a backup. Until this returns, no start accepts the directory.
+    /// Gives up because no backup will arrive. Removes the directory if opening it created it;
+    /// otherwise no start accepts it until a backup or a restore into it is complete.
+    pub fn give_up(self) {
+        self.0.remove_if_made();
+    }
+
+    /// Takes a backup. If it fails, no start accepts the directory.
     pub fn take(
         self,
         stream: impl Read,

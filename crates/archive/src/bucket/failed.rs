@@ -2,6 +2,10 @@
 
 use super::REQUEST_TIME_MAX;
 use crate::{Error, error::Failure};
+use std::io;
+
+/// What the library calls a folder. It reports most errors of a folder without their meaning.
+const FOLDER: &str = "LocalFileSystem";
 
 /// A request that failed.
 pub(super) struct Tried {
@@ -29,10 +33,14 @@ impl Tried {
 
 impl From<Tried> for Error {
     fn from(tried: Tried) -> Self {
-        use object_store::Error::{NotFound, PermissionDenied, Unauthenticated};
+        use object_store::Error::{Generic, NotFound, PermissionDenied, Unauthenticated};
         let failure = match &tried.error {
             Some(PermissionDenied { .. } | Unauthenticated { .. }) => Failure::Refused,
             Some(NotFound { .. }) => Failure::Missing,
+            Some(Generic {
+                store: FOLDER,
+                source,
+            }) => io_kind_of(&**source).map_or(Failure::Unavailable, of_kind),
             _ => Failure::Unavailable,
         };
         let why = match &tried.error {
@@ -47,12 +55,27 @@ impl From<Tried> for Error {
     }
 }
 
+/// Returns the kind of failure that an error of a folder's file system is.
+pub(super) const fn of_kind(kind: io::ErrorKind) -> Failure {
+    match kind {
+        io::ErrorKind::PermissionDenied => Failure::Refused,
+        io::ErrorKind::NotFound => Failure::Missing,
+        _ => Failure::Unavailable,
+    }
+}
+
+/// Returns the kind of the operating system's error that caused this one, if one did.
+fn io_kind_of(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
+    let mut causes = std::iter::successors(Some(error), |cause| cause.source());
+    causes.find_map(|cause| Some(cause.downcast_ref::<io::Error>()?.kind()))
+}
+
 /// Returns an error with its causes, leaving out those that its text already contains.
 fn chain_of(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(each) = cause {
-        let more = each.to_string();
+        let more = widgets_tls::text(each);
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }
@@ -87,6 +110,25 @@ pub(super) fn redacted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_denied_permission_in_a_folder_counts_as_refused() {
+        let failure = |kind: io::ErrorKind| {
+            let tried = Tried {
+                error: Some(object_store::Error::Generic {
+                    store: FOLDER,
+                    source: Box::new(io::Error::from(kind)),
+                }),
+                what: "reading the manifest".into(),
+            };
+            match Error::from(tried) {
+                Error::Bucket { failure, .. } => failure,
+                error => unreachable!("{error}"),
+            }
+        };
+        assert_eq!(failure(io::ErrorKind::PermissionDenied), Failure::Refused);
+        assert_eq!(failure(io::ErrorKind::StorageFull), Failure::Unavailable);
+    }
 
     #[test]
     fn bucket_errors_are_shown_without_url_signatures() {

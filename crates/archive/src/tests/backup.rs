@@ -165,10 +165,7 @@ async fn a_truncated_or_altered_backup_is_rejected_and_never_served() {
         let mut changed = stream.clone();
         changed[at] ^= 0x40;
         take(&path, &changed).expect_err("it is changed");
-        // Until the head is complete, nothing is begun.
-        if at > 400 {
-            refused_by_a_start(&path);
-        }
+        refused_by_a_start(&path);
     }
     // The remains of earlier attempts do no harm.
     let arrived = take(&path, &stream).expect("whole");
@@ -177,6 +174,22 @@ async fn a_truncated_or_altered_backup_is_rejected_and_never_served() {
     let is_refused = matches!(error, Error::Store(OpenError::NotEmpty { .. }));
     assert!(is_refused, "{error}");
     check(&world, &path, &arrived);
+}
+
+#[test]
+fn a_backup_that_is_given_up_leaves_no_directory_for_an_empty_store() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = folder.path().join("above/data");
+    let arrival = Arrival::open(&made).expect("an empty directory");
+    refused_by_a_start(&made);
+    arrival.give_up();
+    assert!(!folder.path().join("above").exists());
+    // Somebody else made this directory, so it stays.
+    let there = folder.path().join("there");
+    std::fs::create_dir(&there).expect("made");
+    Arrival::open(&there).expect("empty").give_up();
+    refused_by_a_start(&there);
+    Arrival::open(&there).expect("it still counts as empty");
 }
 
 #[tokio::test]

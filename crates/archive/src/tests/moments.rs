@@ -34,8 +34,9 @@ async fn every_position_and_time_is_restored_to_the_state_of_the_model() {
         let is_last = state.position == world.states.last().expect("some").position;
         assert_eq!(told.entries_after == 0, is_last);
     }
-    let before = Target::At(1);
-    let (found, _) = restored(&bucket, before).await.expect("from the beginning");
+    let manifest = crate::list(&bucket.bucket()).await.expect("listed");
+    let began = Target::At(manifest.stretches[0].began);
+    let (found, _) = restored(&bucket, began).await.expect("the beginning");
     assert_eq!(found, world.states[0].model, "nothing");
     let later = Position {
         sequence: 1 << 40,
@@ -43,6 +44,34 @@ async fn every_position_and_time_is_restored_to_the_state_of_the_model() {
     };
     let error = restored(&bucket, Target::Position(later)).await;
     assert!(matches!(error, Err(Error::Unreachable(_))), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_moment_before_the_first_one_of_the_archive_is_refused() {
+    for is_older in [false, true] {
+        let (mut world, bucket) = (World::new(5), FaultyBucket::default());
+        // The archive also has what a store did before it was archived.
+        world.act(if is_older { 3 } else { 0 }).await;
+        let mut archiver = world.archiver(&bucket).await.expect("opened");
+        world.act(3).await;
+        copy_all(&mut archiver).await.expect("copied");
+        let manifest = crate::list(&bucket.bucket()).await.expect("listed");
+        let (oldest, state) = if is_older {
+            (world.states[1].at, &world.states[1])
+        } else {
+            (manifest.stretches[0].began, &world.states[0])
+        };
+        let (found, _) = restored(&bucket, Target::At(oldest))
+            .await
+            .expect("its first moment");
+        assert_eq!(found, state.model);
+        for before in [1, oldest - 1] {
+            let error = restored(&bucket, Target::At(before)).await;
+            let error = error.expect_err("there was no store").to_string();
+            let named = crate::time_text(oldest);
+            assert!(error.ends_with(&named), "{error}, not {named}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -5,8 +5,9 @@ use super::{
     bucket::FaultyBucket,
     world::{World, check_newest, copy_all, held, restored, small},
 };
-use crate::{Error, Target};
-use std::{fs, path::Path};
+use crate::{Checkpoint, Error, Target};
+use std::{fs, path::Path, sync::Arc};
+use widgets_clock::SystemClock;
 
 #[tokio::test]
 async fn an_earlier_writer_stops_when_a_second_one_takes_over() {
@@ -112,6 +113,76 @@ async fn a_restored_store_continues_the_archive_and_the_old_one_is_rejected() {
             assert_eq!(found, state.model);
         }
     }
+}
+
+/// Restores a moment, and opens the restored store.
+async fn copy_of(bucket: &FaultyBucket, target: Target) -> World {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("data");
+    crate::restore(&bucket.bucket(), &path, target, &small(), |_| {})
+        .await
+        .expect("restored");
+    let model = held(&path);
+    World::at(folder, 600, model, &small())
+}
+
+async fn back_up(world: &World, bucket: &FaultyBucket) -> Result<Checkpoint, Error> {
+    let clock = Arc::new(SystemClock::new());
+    crate::back_up(bucket.bucket(), world.engine().source(), clock).await
+}
+
+#[tokio::test]
+async fn a_backup_of_a_restored_copy_does_not_take_the_archive_from_the_service() {
+    let (mut world, bucket) = (World::new(11), FaultyBucket::default());
+    let mut archiver = world.archiver(&bucket).await.expect("opened");
+    world.act(20).await;
+    copy_all(&mut archiver).await.expect("copied");
+    for target in [Target::Newest, Target::Position(world.states[10].position)] {
+        let copy = copy_of(&bucket, target).await;
+        let error = back_up(&copy, &bucket).await.expect_err("a copy");
+        assert!(
+            matches!(error, Error::OtherCopy { writer: 1, .. }),
+            "{error}"
+        );
+        world.act(10).await;
+        copy_all(&mut archiver).await.expect("it still has it");
+        check_newest(&bucket, world.model()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_backup_of_an_older_copy_does_not_replace_that_of_a_newer_one() {
+    let (mut world, bucket) = (World::new(12), FaultyBucket::default());
+    let mut archiver = world.archiver(&bucket).await.expect("opened");
+    world.act(30).await;
+    copy_all(&mut archiver).await.expect("copied");
+    let mut newer = copy_of(&bucket, Target::Newest).await;
+    let middle = Target::Position(world.states[15].position);
+    let older = copy_of(&bucket, middle).await;
+    let own = FaultyBucket::default();
+    back_up(&newer, &own).await.expect("an archive of its own");
+    // The numbers of their epochs are random, so either may be the higher one.
+    let error = back_up(&older, &own).await.expect_err("another copy");
+    assert!(matches!(error, Error::OtherCopy { .. }), "{error}");
+    check_newest(&own, newer.model()).await;
+    newer.act(10).await;
+    back_up(&newer, &own).await.expect("it goes on");
+    check_newest(&own, newer.model()).await;
+}
+
+#[tokio::test]
+async fn a_backup_of_a_stopped_store_goes_on_in_its_own_archive() {
+    let (mut world, bucket) = (World::new(13), FaultyBucket::default());
+    let mut archiver = world.archiver(&bucket).await.expect("opened");
+    world.act(20).await;
+    copy_all(&mut archiver).await.expect("copied");
+    drop(archiver);
+    back_up(&world, &bucket).await.expect("nothing new");
+    world.act(10).await;
+    back_up(&world, &bucket).await.expect("more than there was");
+    check_newest(&bucket, world.model()).await;
+    let manifest = crate::list(&bucket.bucket()).await.expect("listed");
+    assert_eq!(manifest.runs().len(), 1);
 }
 
 #[tokio::test]

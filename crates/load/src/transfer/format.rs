@@ -4,10 +4,15 @@
 
 use super::{Completed, Sink, TransferError, words::describe};
 use crate::os_error::explain;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use std::{
     borrow::Cow,
+    fmt,
     io::{BufRead, Write},
+    marker::PhantomData,
 };
 use widgets_registry::{Name, Port, Ports, Refusal, SerialNumber, Slot, Widget};
 
@@ -23,7 +28,7 @@ struct WidgetLine<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     #[serde(borrow)]
-    slots: Vec<SlotLine<'a>>,
+    slots: Vec<Object<SlotLine<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -31,8 +36,32 @@ struct WidgetLine<'a> {
 struct SlotLine<'a> {
     #[serde(borrow)]
     port: Cow<'a, str>,
-    #[serde(borrow)]
+    // With a function of its own, because a missing member would otherwise be read as `null`.
+    #[serde(borrow, deserialize_with = "Deserialize::deserialize")]
     peer: Option<Cow<'a, str>>,
+}
+
+/// What must be written as an object. What serde derives also reads a list of the members.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members(PhantomData)).map(Self)
+    }
+}
+
+struct Members<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members))
+    }
 }
 
 /// Appends a widget's line, with its line ending.
@@ -63,12 +92,13 @@ pub fn write_line(widget: &Widget, line: &mut Vec<u8>) {
 
 pub(super) fn parse(line: &[u8]) -> Result<Widget, String> {
     let refused = |refusal: Refusal| refusal.to_string();
-    let line: WidgetLine<'_> =
+    let line: Object<WidgetLine<'_>> =
         serde_json::from_slice(line).map_err(|error| describe(line, &error))?;
+    let line = line.0;
     let serial_number = SerialNumber::new("serial_number", line.serial_number).map_err(refused)?;
     let name = Name::new("name", line.name).map_err(refused)?;
     let mut slots: Vec<Slot> = Vec::with_capacity(line.slots.len());
-    for (number, slot) in line.slots.into_iter().enumerate() {
+    for (number, Object(slot)) in line.slots.into_iter().enumerate() {
         let refused = |refusal: Refusal| format!("slots[{number}]: {refusal}");
         let port = Port::parse(&slot.port).map_err(|_| {
             let given = &slot.port;

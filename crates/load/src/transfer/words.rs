@@ -89,10 +89,7 @@ fn object<'a>(
             "{what} has a member {strange:?}, it may have {list}"
         ));
     }
-    // A missing peer means that there is none.
-    let mut missing = names.iter().filter(|name| **name != "peer");
-    let missing = missing.find(|name| !members.contains_key(**name));
-    match missing {
+    match names.iter().find(|name| !members.contains_key(**name)) {
         Some(missing) => Err(format!("{what} must have {list}, {missing} is missing")),
         None => Ok(members),
     }
@@ -131,6 +128,18 @@ mod tests {
             (
                 r#"{"serial_number":"A","name":"","slots":[{"peer":null}]}"#,
                 "slots[0] must have port, peer, port is missing",
+            ),
+            (
+                r#"{"serial_number":"A","name":"","slots":[{"port":"P"}]}"#,
+                "slots[0] must have port, peer, peer is missing",
+            ),
+            (
+                r#"{"serial_number":"A","name":"","slots":[["P","F"]]}"#,
+                "slots[0] must be an object with port, peer, a list was given",
+            ),
+            (
+                r#"["A","",[]]"#,
+                "a widget must be an object with serial_number, name, slots, a list was given",
             ),
             (
                 r#"{"serial_number":"A","name":"","slots":[{"port":"p","peer":null}]}"#,

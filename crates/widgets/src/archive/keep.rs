@@ -23,7 +23,7 @@ pub(crate) fn start(
     let Some(url) = &archive.url else {
         return Ok(None);
     };
-    let bucket = Bucket::open(url, Retries::Asker)?;
+    let bucket = Bucket::open_to_write(url, Retries::Asker)?;
     let told = Metrics::default();
     told.register(metrics)?;
     let settings = archive.settings();

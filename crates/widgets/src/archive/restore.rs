@@ -46,11 +46,14 @@ fn primary(text: &str) -> Result<Address, String> {
 }
 
 fn time(text: &str) -> Result<u64, String> {
-    let time = humantime::parse_rfc3339_weak(text).map_err(|error| {
-        format!("must be a time as in `2026-11-27T11:02:03Z`, `{text}` was given: {error}")
+    // Without the `Z`, a local time could be meant, and another moment would be restored.
+    let time = humantime::parse_rfc3339(text).map_err(|error| {
+        format!("must be a time in UTC as in `2026-11-27T11:02:03Z`, `{text}` was given: {error}")
     })?;
     let since = time.duration_since(UNIX_EPOCH);
-    let since = since.map_err(|_| "must not be before 1970".to_owned())?;
+    // The archive uses 0 for the moment when the store was made.
+    let since = since.ok().filter(|since| !since.is_zero());
+    let since = since.ok_or("must be after the beginning of 1970")?;
     u64::try_from(since.as_micros()).map_err(|_| "is too late".to_owned())
 }
 
@@ -153,10 +156,18 @@ mod tests {
     #[test]
     fn a_time_is_parsed_or_refused_with_an_explanation() {
         assert_eq!(time("1970-01-01T00:00:01Z"), Ok(1_000_000));
-        assert_eq!(time("1970-01-01 00:00:01.000002"), Ok(1_000_002));
-        for wrong in ["", "yesterday", "2026-13-01T00:00:00Z"] {
+        assert_eq!(time("1970-01-01T00:00:01.000002Z"), Ok(1_000_002));
+        for wrong in [
+            "",
+            "yesterday",
+            "2026-13-01T00:00:00Z",
+            "2026-11-28 18:00:00",
+            "2026-11-28T18:00:00",
+        ] {
             let error = time(wrong).expect_err(wrong);
             assert!(error.starts_with("must be a time"), "{error}");
         }
+        let error = time("1970-01-01T00:00:00Z").expect_err("no moment of a store");
+        assert!(error.contains("after the beginning of 1970"), "{error}");
     }
 }
