@@ -160,10 +160,11 @@ class OnPostgres(Service):
         return self
 
     def wait_until_ready(self):
+        """Waits for operations, and for lists, which have their own connections."""
         until = time.time() + 60
         while True:
             try:
-                if self.get("/ready")[0] == 200:
+                if self.get("/ready")[0] == 200 and self.get("/widgets?limit=1")[0] == 200:
                     return
             except OSError:
                 pass

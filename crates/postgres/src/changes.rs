@@ -26,7 +26,7 @@ const RING_BYTES_MAX: usize = 4 << 20;
 const EVENT_BYTES: usize = 256;
 
 /// The maximum number of reads that wait for the connection that answers them. Others wait for
-/// room.
+/// room, unless there is no connection: then all wait for the same attempt to connect.
 const READS_MAX: usize = 64;
 
 /// Which store the feed belongs to, and which changes it keeps.

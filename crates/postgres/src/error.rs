@@ -102,7 +102,7 @@ pub(crate) fn reason(error: &tokio_postgres::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        let more = error.to_string();
+        let more = widgets_tls::text(error);
         if !text.ends_with(&more) {
             text.push_str(": ");
             text.push_str(&more);

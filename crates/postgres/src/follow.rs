@@ -12,7 +12,7 @@ use crate::{
     queue::Lane,
     shared::{Bounded, CANCELLED, Shared},
 };
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, iter, mem, sync::Arc, time::Duration};
 use tokio_postgres::types::Type;
 use widgets_clock::Clock;
 use widgets_registry::{Fault, FeedError};
@@ -129,7 +129,7 @@ pub(crate) async fn read<C: Clock>(shared: Arc<Shared<C>>, mut reads: Reads) {
     let mut closing = shared.feed.closing();
     let mut link = Link::new(shared.clone(), Lane::Changes);
     let mut keep_at = shared.clock.now() + KEEPING;
-    // Reads that arrived while those for the state alone were collected.
+    // Reads that were taken from the channel before it was their turn.
     let mut waiting = VecDeque::new();
     loop {
         let rest = keep_at.saturating_sub(shared.clock.now());
@@ -151,12 +151,23 @@ pub(crate) async fn read<C: Clock>(shared: Arc<Shared<C>>, mut reads: Reads) {
                 continue;
             }
         };
-        let connected = match link.connected().await {
+        if read.as_ref().is_some_and(|read| read.reply.is_closed()) {
+            continue;
+        }
+        // Reads that arrive during an attempt to connect share its failure: otherwise each would
+        // wait for an attempt of its own, after those of all reads before it.
+        let connected = tokio::select! {
+            biased;
+            () = collect(&mut reads, &mut waiting), if !link.is_up() => return,
+            connected = link.connected() => connected,
+        };
+        let connected = match connected {
             Ok(connected) => connected,
             Err(error) => {
                 let reason = error.reason();
-                if let Some(read) = read {
-                    drop(read.reply.send(Err(Fault::Unavailable { reason }.into())));
+                let fault = FeedError::from(Fault::Unavailable { reason });
+                for read in read.into_iter().chain(waiting.drain(..)) {
+                    drop(read.reply.send(Err(fault.clone())));
                 }
                 keep_at = shared.clock.now() + KEEPING;
                 continue;
@@ -168,13 +179,12 @@ pub(crate) async fn read<C: Clock>(shared: Arc<Shared<C>>, mut reads: Reads) {
                 // One answer serves everybody who asks for the state alone. So a caller who asks
                 // for it over and over, for example with `Read-After` in each lookup, holds up
                 // nobody.
-                while let Ok(read) = reads.try_recv() {
-                    if read.after.is_none() {
-                        asked.push(read);
-                    } else {
-                        waiting.push_back(read);
-                    }
-                }
+                waiting.extend(iter::from_fn(|| reads.try_recv().ok()));
+                let same;
+                (same, waiting) = mem::take(&mut waiting)
+                    .into_iter()
+                    .partition(|read| read.after.is_none());
+                asked.extend::<VecDeque<_>>(same);
             }
             answer(&shared, connected, asked).await
         } else {
@@ -184,6 +194,13 @@ pub(crate) async fn read<C: Clock>(shared: Arc<Shared<C>>, mut reads: Reads) {
         if let Err(reason) = broken {
             link.lose(&reason);
         }
+    }
+}
+
+/// Collects reads as they arrive. Returns when nobody can send any more.
+async fn collect(reads: &mut Reads, waiting: &mut VecDeque<Read>) {
+    while let Some(read) = reads.recv().await {
+        waiting.push_back(read);
     }
 }
 

@@ -57,7 +57,11 @@ const REASONS_MAX: usize = 16;
 
 /// Why each lane's attempts to connect have failed since it last had a connection.
 #[derive(Debug, Default)]
-pub(crate) struct Failing(Mutex<[VecDeque<String>; LANES]>);
+pub(crate) struct Failing {
+    reasons: Mutex<[VecDeque<String>; LANES]>,
+    /// Changes when a lane gets a connection.
+    over: watch::Sender<()>,
+}
 
 impl Failing {
     /// Records the reason of a lane's failed attempt. Returns whether it is new, to this lane and
@@ -75,14 +79,16 @@ impl Failing {
         !is_known
     }
 
-    /// Records that a lane has a connection. Returns whether it had none.
+    /// Records that a lane has a connection, so that the others try at once. Returns whether it had
+    /// none.
     fn over(&self, lane: Lane) -> bool {
+        self.over.send_replace(());
         !mem::take(&mut self.lock()[lane as usize]).is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, [VecDeque<String>; LANES]> {
         // A panic cannot leave a string half written.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,14 +186,19 @@ impl<C: Clock> Link<C> {
         }
     }
 
-    /// Waits before the next attempt to connect.
+    /// Waits before the next attempt to connect, at most until another connection succeeds: when the
+    /// database is back, it is back for every lane.
     pub(crate) async fn pause(&mut self) {
         let Self {
             shared, attempt, ..
         } = self;
         let pause = backoff(RECONNECT_LEAST, RECONNECT_MOST, *attempt, shared.random);
         *attempt = attempt.saturating_add(1);
-        shared.clock.timer(pause).await;
+        let mut over = shared.failing.over.subscribe();
+        tokio::select! {
+            () = shared.clock.timer(pause) => {}
+            _ = over.changed() => {}
+        }
     }
 
     /// Drops the connection and logs the reason.

@@ -4,7 +4,6 @@
 
 use crate::{
     connected::Connected,
-    error::reason,
     filter::Encoded,
     link::Link,
     lookups::{Unread, answer_all, ask, slots, widget},
@@ -23,8 +22,7 @@ use widgets_registry::{
     },
 };
 
-/// The reason for dropping a connection whose statement was cancelled: the request may arrive late
-/// and cancel the next statement.
+/// The reason for dropping a connection whose statement was [cancelled](Shared::cancel).
 const GIVEN_UP: &str = "a list was cancelled because its caller has gone";
 
 impl Query for List {
@@ -210,10 +208,7 @@ async fn answer<C: Clock>(
     };
     let Some((outcome, connection)) = done else {
         // Nobody waits for the answer, so the database should not go on working on it.
-        if let Err(error) = shared.target.cancel(&connected.client).await {
-            tracing::warn!(error = reason(&error), "cancelling failed");
-        }
-        answer.await;
+        shared.cancel(connected, answer).await;
         return (None, Connection::Drop(GIVEN_UP.into()));
     };
     match outcome {

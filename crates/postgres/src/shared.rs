@@ -167,15 +167,32 @@ impl<C: Clock> Shared<C> {
             statement_timeout_ms = self.settings.statement_timeout_ms,
             "a statement takes too long and is cancelled"
         );
-        let answer = async {
+        match self.cancel(connected, work).await {
+            Some(done) => Bounded::Cancelled(done),
+            None => Bounded::Silent(self.silent()),
+        }
+    }
+
+    /// Asks the server to cancel the statement of `connected`, and returns the result of `work`,
+    /// which sent it. Returns `None` if both together take longer than the connect timeout: a
+    /// server that does not answer may never accept the request either.
+    ///
+    /// The connection must not be used again: the request may arrive late and cancel the next
+    /// statement.
+    pub(crate) async fn cancel<T>(
+        &self,
+        connected: &Connected,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let cancelled = async {
             if let Err(error) = self.target.cancel(&connected.client).await {
                 tracing::warn!(error = reason(&error), "cancelling failed");
             }
             work.await
         };
         tokio::select! {
-            done = answer => Bounded::Cancelled(done),
-            () = self.clock.timer(self.settings.connect_timeout()) => Bounded::Silent(self.silent()),
+            done = cancelled => Some(done),
+            () = self.clock.timer(self.settings.connect_timeout()) => None,
         }
     }
 
@@ -216,8 +233,8 @@ impl<C: Clock> Shared<C> {
 /// The result of a statement with a timeout.
 pub(crate) enum Bounded<T> {
     Done(T),
-    /// The statement ended after its cancellation was requested. The connection must not be used
-    /// again: the request may arrive late and cancel the next statement.
+    /// The statement ended after its [cancellation](Shared::cancel) was requested. The connection
+    /// must not be used again.
     Cancelled(T),
     /// No answer arrived, or an answer no longer matters because the server has been replaced.
     /// Holds the reason.

@@ -1,10 +1,18 @@
 //! The feed of changes: its order, its completeness, and which changes are kept.
 
 use crate::{
-    TIMEOUT, faults::add, functions::web_anon, locks::holder, migrated, open, replication::set,
-    server::Server, session, turn_on_changes, until,
+    TIMEOUT,
+    faults::{add, patient},
+    functions::web_anon,
+    in_time,
+    locks::holder,
+    migrated, open,
+    replication::set,
+    server::Server,
+    session, turn_on_changes, until,
 };
 use std::{collections::BTreeSet, sync::Arc};
+use tokio::net::{TcpListener, TcpStream};
 use widgets_postgres::{Postgres, Settings, Target, keep_changes};
 use widgets_registry::{
     Ask as _, Attempt, Author, Event, Feed, FeedError, Happened, Kinds as _, Position, Store as _,
@@ -504,4 +512,50 @@ async fn turning_the_feed_on_waits_for_removals_in_progress() {
     };
     let events = read(&*feed, beginning).await.expect("all of it");
     assert_eq!(told(&events), ["+C"]);
+}
+
+/// Accepts this many connections and says nothing on them.
+async fn accept(listener: &TcpListener, count: usize) -> Vec<TcpStream> {
+    let mut accepted = Vec::new();
+    while accepted.len() < count {
+        accepted.push(listener.accept().await.expect("a connection").0);
+    }
+    accepted
+}
+
+/// Each attempt to connect would otherwise take its whole timeout, one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_of_the_feed_that_meet_a_failing_connection_are_refused_together() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let url = format!("postgres://ann@{address}/registry");
+    let settings = Settings {
+        connections: 1,
+        list_connections: 1,
+        ..patient(10 * 60 * 1000)
+    };
+    // The store is open once the first attempt has failed.
+    let opening = tokio::task::spawn_blocking(move || open(&url, settings));
+    drop(accept(&listener, 1).await);
+    let store = opening.await.expect("an open store");
+    // Dropped before the store, which waits for its attempts.
+    let listener = listener;
+    let others = accept(&listener, 3).await;
+    let feed = feed(&store);
+    let all = async {
+        tokio::join!(
+            feed.newest(),
+            feed.oldest(),
+            feed.newest(),
+            feed.oldest(),
+            feed.newest(),
+            // Nobody accepts a later attempt, which would therefore take ten minutes.
+            async { drop((accept(&listener, 1).await, others)) },
+        )
+    };
+    let (one, two, three, four, five, ()) = in_time("five refusals", all).await;
+    for refused in [one, two, three, four, five] {
+        let refused = refused.expect_err("there is no database").to_string();
+        assert!(refused.contains("cannot be reached"), "{refused}");
+    }
 }

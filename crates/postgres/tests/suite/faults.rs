@@ -298,7 +298,7 @@ async fn readiness_reports_the_fault_that_operations_get() {
 }
 
 /// Returns settings with a statement timeout that is longer than any test.
-fn patient(connect_timeout_ms: u64) -> Settings {
+pub(crate) fn patient(connect_timeout_ms: u64) -> Settings {
     Settings {
         statement_timeout_ms: 10 * 60 * 1000,
         connect_timeout_ms,

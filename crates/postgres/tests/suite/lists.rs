@@ -1,6 +1,9 @@
 //! Lists that wait for a lock, and lists with and without optional indexes.
 
-use crate::{TIMEOUT, locks::holder, migrated, open, server::Server, until};
+use crate::{
+    TIMEOUT, faults::patient, in_time, locks::holder, migrated, open, server::Server, until,
+};
+use std::time::Duration;
 use widgets_conformance::check_store;
 use widgets_postgres::{Index, Settings, Target, keep_index};
 use widgets_registry::{
@@ -45,6 +48,40 @@ async fn abandoning_a_list_cancels_its_statement() {
     holder.batch_execute("ROLLBACK").await.expect("let go");
     let page = client.ask(everything()).await.expect("a page");
     assert_eq!(page.total, Some(0));
+}
+
+/// The operating system of a stopped server accepts the connection that cancels the statement, but
+/// the server does not answer it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_abandoned_at_an_unresponsive_server_leaves_its_connection_to_others() {
+    let (server, url) = migrated().await;
+    let settings = Settings {
+        list_connections: 1,
+        ..patient(1000)
+    };
+    let store = open(&url, settings);
+    let client = store.client();
+    let lock = "LOCK TABLE widgets.widgets IN ACCESS EXCLUSIVE MODE";
+    let holder = holder(&server, lock).await;
+    let asked = tokio::spawn({
+        let client = client.clone();
+        async move { client.ask(everything()).await }
+    });
+    until_waiting(&server, 1).await;
+    server.signal("-STOP");
+    asked.abort();
+    // The only connection is made again, which fails.
+    let next = tokio::time::timeout(Duration::from_mins(2), client.ask(everything())).await;
+    server.signal("-CONT");
+    let next = next.expect("an answer while the server gives none");
+    assert_eq!(next.map_err(|fault| fault.code()), Err("WG504"));
+    holder.batch_execute("ROLLBACK").await.expect("let go");
+    let answered = async {
+        while client.ask(everything()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    in_time("a list is answered", answered).await;
 }
 
 /// Indexes are used, change no answer, and can be created and dropped while a service runs.
