@@ -43,7 +43,10 @@ test("refusals have their code and message", async () => {
       "Key (serial_number)=(js3) already exists.",
     ),
   );
-  await check(add("js5", ["Z"]), refused(400, "22P02", 'invalid input value for enum widgets.port_type: "Z"'));
+  await check(
+    add("js5", ["Z"]),
+    refused(400, "22P02", 'invalid input value for enum widgets.port_type: "Z"', 'argument "slots": the port types are P, Q, R'),
+  );
   await check(add(5, []), refused(400, "22P02", 'argument "widget_sn" must be a string'));
   await check(add("js5", [], null), refused(400, "23502", 'null value in argument "widget_name" violates not-null constraint'));
   await check(add("js5", ["P", "P", "P", "P"]), refused(400, "WG006", "a widget has at most 3 slots, 4 were given"));

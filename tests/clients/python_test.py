@@ -55,8 +55,14 @@ class Client(unittest.TestCase):
             'duplicate key value violates unique constraint "widgets_serial_number_key"',
             "Key (serial_number)=(py3) already exists.",
         )
+        self.refused(
+            "add_widget",
+            widget("py5", ["z"]),
+            "22P02",
+            'invalid input value for enum widgets.port_type: "z"',
+            'argument "slots": the port types are P, Q, R',
+        )
         cases = [
-            ("add_widget", widget("py5", ["z"]), "22P02", 'invalid input value for enum widgets.port_type: "z"'),
             ("add_widget", widget(5), "22P02", 'argument "widget_sn" must be a string'),
             ("add_widget", widget("py5", [], None), "23502", 'null value in argument "widget_name" violates not-null constraint'),
             ("add_widget", widget("py5", "PPPP"), "WG006", "a widget has at most 3 slots, 4 were given"),

@@ -747,8 +747,9 @@ impl<S: Store> Api<S> {
                 let ready = self.shared.readiness.ask(&*self.shared.clock, look);
                 let ready = Box::pin(ready).await;
                 probe(head, || {
+                    let asks_for_primary = replication::asks_for_primary(head)?;
                     self.authentication.ready()?;
-                    self.ready_in_role(head)?;
+                    self.ready_in_role(asks_for_primary)?;
                     ready?;
                     let distributed = self.store.distributed();
                     let administers = sender.access.administers();

@@ -267,7 +267,10 @@ fn text<'a>(arguments: &'a Map<String, Value>, field: &'static str) -> Result<&'
 
 fn port(value: &Value, field: &'static str) -> Result<Port, Error> {
     match value {
-        Value::String(text) => Ok(Port::parse(text)?),
+        Value::String(text) => Port::parse(text).map_err(|_| {
+            let given = text.clone();
+            Malformed::Port { field, given }.into()
+        }),
         Value::Null => Err(Refusal::Null { field }.into()),
         _ => {
             let expected = "a port type, as a string";
@@ -281,6 +284,7 @@ mod tests {
     use super::*;
     use proptest::{collection::vec, prelude::*, sample::select};
     use serde_json::json;
+    use std::{fs, path::Path};
 
     /// Values around every rule.
     fn value() -> impl Strategy<Value = Value> {
@@ -339,6 +343,49 @@ mod tests {
             let long = long.and_then(|arguments| explain(operation, &arguments).ok());
             prop_assert_eq!(read(operation, body.as_bytes()), long, "{}", body);
         }
+    }
+
+    /// Calls outside of `console` blocks are not run: their hosts may not exist.
+    #[test]
+    fn every_request_body_in_the_documents_is_valid() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut paths = ["README.md", "docs", "deployments"]
+            .map(|path| root.join(path))
+            .to_vec();
+        let mut checked = 0;
+        while let Some(path) = paths.pop() {
+            if path.is_dir() {
+                let entries = fs::read_dir(&path).expect("a folder");
+                paths.extend(entries.map(|entry| entry.expect("an entry").path()));
+                continue;
+            }
+            if path.extension().is_none_or(|extension| extension != "md") {
+                continue;
+            }
+            // A command may go on in the next line.
+            let text = fs::read_to_string(&path)
+                .expect("text")
+                .replace("\\\n", " ");
+            for line in text.lines().filter(|line| !line.starts_with("$ ")) {
+                let Some((_, call)) = line.split_once("/rpc/") else {
+                    continue;
+                };
+                let Some((_, body)) = call.split_once(" -d '") else {
+                    continue;
+                };
+                let name = call.split_whitespace().next().unwrap_or_default();
+                let body = body.split('\'').next().unwrap_or_default();
+                let operation = Operation::parse(name).expect(line);
+                let command = command(operation, body.as_bytes());
+                assert!(
+                    matches!(command, Ok(Ok(_))),
+                    "{}: {line}: {command:?}",
+                    path.display()
+                );
+                checked += 1;
+            }
+        }
+        assert!(checked >= 6, "{checked}");
     }
 
     /// Both paths give the same command, and a valid body takes the direct one.

@@ -62,7 +62,12 @@ where
     let bytes_max = settings.body_bytes_max;
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > bytes_max {
-        return Err(Malformed::BodyTooLarge { bytes_max }.into());
+        let announced = Some(announced);
+        return Err(Malformed::BodyTooLarge {
+            bytes_max,
+            announced,
+        }
+        .into());
     }
     // Most bodies arrive with their head, and need neither a timer nor the memory of the rest of
     // this function.
@@ -156,12 +161,23 @@ where
     whole.extend_from_slice(&first);
     while let Some(piece) = next(&mut body).await? {
         if piece.len() > bytes_max - whole.len() {
-            return Err(Malformed::BodyTooLarge { bytes_max }.into());
+            return Err(too_large(bytes_max));
         }
         taken.add(piece.len()).map_err(busy)?;
         whole.extend_from_slice(&piece);
     }
     Ok(whole.into())
+}
+
+/// Returns the error for a body that exceeds the limit although it announced no such length. How
+/// much more would have come is unknown.
+fn too_large(bytes_max: usize) -> Error {
+    let announced = None;
+    Malformed::BodyTooLarge {
+        bytes_max,
+        announced,
+    }
+    .into()
 }
 
 fn busy(NoRoom(bytes_max): NoRoom) -> Error {
@@ -200,7 +216,7 @@ fn data<E: Display>(frame: Result<Frame<Bytes>, E>) -> Result<Option<Bytes>, Mal
 /// Returns the bytes if they do not exceed the limit.
 fn fits(bytes: Bytes, bytes_max: usize) -> Result<Bytes, Error> {
     if bytes.len() > bytes_max {
-        return Err(Malformed::BodyTooLarge { bytes_max }.into());
+        return Err(too_large(bytes_max));
     }
     Ok(bytes)
 }
@@ -291,7 +307,7 @@ mod tests {
     async fn body_pieces_are_joined_up_to_the_size_limit() {
         assert_eq!(pieces(&[], 4).await, Ok(Bytes::new()));
         assert_eq!(pieces(&[b"ab", b"", b"cd"], 4).await, Ok("abcd".into()));
-        let too_large = Err(Malformed::BodyTooLarge { bytes_max: 4 }.into());
+        let too_large = Err(too_large(4));
         assert_eq!(pieces(&[b"abcde"], 4).await, too_large);
         assert_eq!(pieces(&[b"abcd", b"e"], 4).await, too_large);
     }
@@ -354,7 +370,11 @@ mod tests {
             }
         }
 
-        let too_large = Err(Malformed::BodyTooLarge { bytes_max: 4 }.into());
+        let too_large = Err(Malformed::BodyTooLarge {
+            bytes_max: 4,
+            announced: Some(5),
+        }
+        .into());
         assert_eq!(
             read(pin!(Announced), &head(), &settings(4), &bodies()).await,
             too_large

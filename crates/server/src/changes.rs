@@ -11,7 +11,7 @@ mod asked;
 mod encode;
 mod stream;
 
-pub(crate) use asked::Asked;
+pub(crate) use asked::{Asked, ONLY_PAGES};
 pub(crate) use stream::Subscribers;
 
 use crate::{

@@ -52,8 +52,8 @@ codes! {
     Misdirected = "WG421", MISDIRECTED_REQUEST;
     /// `Expect` asks for something other than `100-continue`.
     Expectation = "WG417", EXPECTATION_FAILED;
-    /// A query parameter is unknown or malformed, or `Read-After` is not a position. The arguments of operations
-    /// belong in the body.
+    /// A query parameter is unknown or malformed, or `Read-After` or `Last-Event-ID` is not a position. The
+    /// arguments of operations belong in the body.
     QueryParameter = "PGRST100", BAD_REQUEST;
     /// An operation was called by a method other than POST.
     OperationMethod = "PGRST101", METHOD_NOT_ALLOWED;

@@ -9,7 +9,7 @@ use hyper::{
 };
 use serde::Serialize;
 use std::{borrow::Cow, sync::Arc, time::Duration};
-use widgets_registry::{Fault, FeedError, Operation, Position, Refusal, Rejection};
+use widgets_registry::{Fault, FeedError, Operation, Port, Position, Refusal, Rejection};
 
 /// The keys may arrive at any moment; the next request checks again.
 const KEYS_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -43,6 +43,8 @@ pub(crate) enum Malformed {
     ContentEncoding(String),
     BodyTooLarge {
         bytes_max: usize,
+        /// The length that the request announces, if it is what exceeds the limit.
+        announced: Option<usize>,
     },
     /// The body did not arrive in time.
     BodyTimeout {
@@ -75,12 +77,18 @@ pub(crate) enum Malformed {
         value: String,
         must: String,
     },
+    /// An argument is a text that names no port type.
+    Port {
+        field: &'static str,
+        given: String,
+    },
     /// What is wrong with `Idempotency-Key`.
-    IdempotencyKey(&'static str),
+    IdempotencyKey(Cow<'static, str>),
     /// What a standby's query must be.
     ReplicationQuery(String),
-    /// `Read-After` is malformed.
-    ReadAfter {
+    /// A header that names a position is malformed.
+    HeaderValue {
+        name: &'static str,
         value: String,
         must: &'static str,
     },
@@ -431,6 +439,25 @@ fn unparsed(
     (message, Some(format!("{place} \"{name}\": {must}")), None)
 }
 
+fn body_too_large(bytes_max: usize, announced: Option<usize>) -> String {
+    let given = announced.map_or(String::new(), |bytes| format!(", {bytes} were given"));
+    format!("the body must be at most {bytes_max} bytes long{given}")
+}
+
+/// Returns message, details and hint for a text that names no port type. The message is
+/// PostgreSQL's.
+pub(crate) fn port_unknown(
+    given: &str,
+    argument: Option<&str>,
+) -> (String, Option<String>, Option<String>) {
+    let given = given.into();
+    let message = Refusal::PortUnknown { given }.to_string();
+    let place = argument.map_or(String::new(), |name| format!("argument \"{name}\": "));
+    let ports = Port::ALL.map(Port::as_str).join(", ");
+    let details = format!("{place}the port types are {ports}");
+    (message, Some(details), None)
+}
+
 fn newest_is(newest: Option<Position>) -> Option<String> {
     newest.map(|newest| format!("the newest position here is {newest}"))
 }
@@ -454,7 +481,7 @@ impl Malformed {
             Self::Misdirected => Code::Misdirected,
             Self::QueryParameter { .. }
             | Self::ParameterValue { .. }
-            | Self::ReadAfter { .. }
+            | Self::HeaderValue { .. }
             | Self::ReplicationQuery(_) => Code::QueryParameter,
             Self::OperationMethod(_) => Code::OperationMethod,
             Self::Body(_) | Self::ContentType(_) => Code::Body,
@@ -471,7 +498,7 @@ impl Malformed {
             Self::Function(_) => Code::Function,
             Self::Table(_) => Code::Table,
             Self::ReadOnlyTransaction(_) => Code::ReadOnlyTransaction,
-            Self::WrongType { .. } => Code::InvalidText,
+            Self::WrongType { .. } | Self::Port { .. } => Code::InvalidText,
             Self::IdempotencyKey(_) => Code::IdempotencyKey,
         }
     }
@@ -516,9 +543,10 @@ impl Malformed {
                 format!("Cannot use the {method} method on RPC").into()
             }
             Self::Body(message) => message.clone(),
-            Self::BodyTooLarge { bytes_max } => {
-                format!("the body must be at most {bytes_max} bytes long").into()
-            }
+            Self::BodyTooLarge {
+                bytes_max,
+                announced,
+            } => body_too_large(*bytes_max, *announced).into(),
             Self::BodyTimeout { timeout } => format!(
                 "the body took longer to arrive than http.request_timeout_ms = {}",
                 timeout.as_millis()
@@ -550,9 +578,10 @@ impl Malformed {
             Self::ParameterValue { name, value, must } => {
                 return unparsed("query parameter", name, value, must);
             }
-            Self::ReadAfter { value, must } => {
-                return unparsed("header", "Read-After", value, must);
+            Self::HeaderValue { name, value, must } => {
+                return unparsed("header", name, value, must);
             }
+            Self::Port { field, given } => return port_unknown(given, Some(field)),
             Self::ReplicationQuery(must) => {
                 let message = "\"failed to parse the query of a standby\" (line 1, column 1)";
                 return (message.into(), Some(must.clone()), None);

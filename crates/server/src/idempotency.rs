@@ -7,6 +7,7 @@ use hyper::{
     HeaderMap,
     header::{HeaderName, HeaderValue},
 };
+use std::borrow::Cow;
 use widgets_registry::IdempotencyKey;
 
 /// The header with the key.
@@ -22,22 +23,25 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Malform
         return Ok(None);
     };
     if values.next().is_some() {
-        return Err(Malformed::IdempotencyKey("is given more than once"));
+        return Err(malformed("is given more than once"));
     }
     // Visible characters and spaces (RFC 9651, 3.3.3).
     let Ok(text) = value.to_str() else {
-        return Err(Malformed::IdempotencyKey("has characters outside of ASCII"));
+        return Err(malformed("has characters outside of ASCII"));
     };
     let text = text.trim_matches([' ', '\t']);
     let key = match text.strip_prefix('"') {
-        Some(quoted) => {
-            unquoted(quoted).ok_or(Malformed::IdempotencyKey("is not one quoted string"))?
-        }
+        Some(quoted) => unquoted(quoted).ok_or_else(|| malformed("is not one quoted string"))?,
         None => text.to_owned(),
     };
-    let key = IdempotencyKey::new(&key);
-    key.map(Some)
-        .ok_or(Malformed::IdempotencyKey("must be 1 to 255 bytes long"))
+    let bytes = key.len();
+    IdempotencyKey::new(&key)
+        .map(Some)
+        .ok_or_else(|| malformed(format!("must be 1 to 255 bytes long, {bytes} were given")))
+}
+
+fn malformed(defect: impl Into<Cow<'static, str>>) -> Malformed {
+    Malformed::IdempotencyKey(defect.into())
 }
 
 /// Returns the text between an opening quote, already removed, and the closing one, which must end
@@ -101,5 +105,8 @@ mod tests {
             );
         }
         assert!(read(&["a", "a"]).is_err());
+        let given = "must be 1 to 255 bytes long, 256 were given";
+        let expected = Malformed::IdempotencyKey(given.into());
+        assert_eq!(read(&[&too_long]), Err(expected));
     }
 }

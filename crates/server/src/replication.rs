@@ -154,25 +154,30 @@ where
 }
 
 /// Reports whether a probe looks for the primary: `?role=primary` is for clients that must reach
-/// the store that takes operations.
+/// the store that takes operations. Any other parameter is refused: a load balancer that spells
+/// this one wrongly would send operations to a standby.
 pub(crate) fn asks_for_primary(head: &Parts) -> Result<bool, Malformed> {
     let query = head.uri.query().unwrap_or_default();
     let mut asks = false;
-    for (_, role) in form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "role") {
-        if role != "primary" {
-            return Err(unknown_role(&role));
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if name != "role" || value != "primary" {
+            return Err(unknown_parameter(&name, &value));
         }
         asks = true;
     }
     Ok(asks)
 }
 
-/// Returns the error for any other role than the one that can be looked for.
-pub(crate) fn unknown_role(role: &str) -> Malformed {
+/// Returns the error for anything else than the one role that can be looked for.
+pub(crate) fn unknown_parameter(name: &str, value: &str) -> Malformed {
+    let must = match name {
+        "role" => "it can be primary",
+        _ => "it is unknown: the only parameter is role",
+    };
     Malformed::ParameterValue {
-        name: "role".into(),
-        value: role.into(),
-        must: "it can be primary".into(),
+        name: name.into(),
+        value: value.into(),
+        must: must.into(),
     }
 }
 

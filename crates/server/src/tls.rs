@@ -99,13 +99,15 @@ impl Tls {
         // Created before the files are read, so that a later change to them is noticed.
         let watch = Mutex::new(Watch::new(paths));
         let current = RwLock::new(Current::load(&files)?);
-        Ok(Self {
+        let tls = Self {
             files,
             watch,
             current,
             reloads: watch::Sender::new(()),
             proofs_checked_every: PROOFS_CHECKED_EVERY,
-        })
+        };
+        tls.look();
+        Ok(tls)
     }
 
     /// Returns the same with another interval between checks of connected clients' certificates. By
@@ -119,25 +121,35 @@ impl Tls {
     }
 
     /// Reloads the certificates if a file has changed since the last time, or unconditionally if
-    /// `forced`. Returns whether it did. If the new ones are unusable, the old ones stay in use.
-    /// Logs authorities that have expired meanwhile.
+    /// `forced`. Returns whether it did. If the new ones are unusable, the old ones stay in use, and
+    /// each later call tries again. It returns the error only if that or a file has changed, or if
+    /// `forced`. Logs authorities that have expired meanwhile.
     ///
     /// Reads files, so it must not run on a thread that serves requests.
     pub fn reload(&self, forced: bool) -> Result<bool, TlsError> {
-        let changed = {
+        let loaded = {
             let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-            watch.changed()
+            watch.load(forced, || Current::load(&self.files))
         };
-        if !changed && !forced {
-            if let Some(clients) = self.current().verifier {
-                clients.look(UnixTime::now());
+        let outcome = match loaded {
+            None => Ok(false),
+            Some(Err(error)) => Err(error),
+            Some(Ok(loaded)) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+                self.reloads.send_replace(());
+                Ok(true)
             }
-            return Ok(false);
+        };
+        self.look();
+        outcome
+    }
+
+    /// Logs authorities that have expired since the last time. Only those in use: others are loaded
+    /// again and again while their key is unusable.
+    fn look(&self) {
+        if let Some(clients) = self.current().verifier {
+            clients.look(UnixTime::now());
         }
-        let loaded = Current::load(&self.files)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
-        self.reloads.send_replace(());
-        Ok(true)
     }
 
     /// Returns an acceptor that uses the current certificates.
@@ -195,7 +207,6 @@ impl Current {
             None => None,
             Some((path, wanted)) => {
                 let clients = Clients::load(path, *wanted, provider.clone())?;
-                clients.look(UnixTime::now());
                 Some(Arc::new(clients))
             }
         };

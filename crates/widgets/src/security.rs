@@ -80,8 +80,9 @@ impl Security {
         self.certificates.register(registry)
     }
 
-    /// Checks the files periodically and at every SIGHUP, and takes what is new. A file that is
-    /// unusable is reported once for each change, and the previous content stays in use.
+    /// Checks the files periodically and at every SIGHUP, and takes what is new. If a file is
+    /// unusable, the previous content stays in use, and the file is tried again at each check. It
+    /// is reported once for each change and each reason.
     pub(crate) async fn keep_fresh(self, mut hang_up: Signal) {
         let this = Arc::new(self);
         let mut ticks = tokio::time::interval(PERIOD);
@@ -111,23 +112,21 @@ impl Security {
             }
         }
         if let Some((path, watch)) = &self.keys {
-            let changed = {
+            let loaded = {
                 let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
-                watch.changed()
+                watch.load(forced, || read_keys(path))
             };
-            if changed || forced {
-                match read_keys(path) {
-                    Ok(keys) => {
-                        tracing::info!(keys = keys.len(), "new keys for tokens are in use");
-                        self.authentication.replace_keys(keys);
-                    }
-                    Err(error) => {
-                        tracing::error!(
-                            error,
-                            "the new keys cannot be used: the previous ones \
-                        stay in use"
-                        );
-                    }
+            match loaded {
+                None => {}
+                Some(Ok(keys)) => {
+                    tracing::info!(keys = keys.len(), "new keys for tokens are in use");
+                    self.authentication.replace_keys(keys);
+                }
+                Some(Err(error)) => {
+                    tracing::error!(
+                        error,
+                        "the new keys cannot be used: the previous ones stay in use"
+                    );
                 }
             }
         }

@@ -63,7 +63,8 @@ fn position(headers: &HeaderMap) -> Result<Option<Position>, Malformed> {
         return Ok(None);
     };
     let text = negotiation::text(value);
-    let malformed = |must| Malformed::ReadAfter {
+    let malformed = |must| Malformed::HeaderValue {
+        name: "Read-After",
         value: text.clone(),
         must,
     };

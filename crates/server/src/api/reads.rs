@@ -30,6 +30,7 @@ pub(super) fn read_backup(access: Access, head: &Parts) -> Result<Wanted, Error>
         return Ok(Wanted::Answer(answer));
     }
     access.require(Permission::Admin, Object::Backup)?;
+    reading::backup(head.uri.query().unwrap_or_default())?;
     if head.method == Method::HEAD {
         let mut answer = empty(StatusCode::OK);
         backup::headers(answer.headers_mut());

@@ -99,10 +99,10 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// Reports whether the store does what its role promises, or has the role that a probe looks
-    /// for.
-    pub(super) fn ready_in_role(&self, head: &Parts) -> Result<(), Error> {
-        if replication::asks_for_primary(head)? {
+    /// Reports whether the store does what its role promises, and is the primary if the probe looks
+    /// for that.
+    pub(super) fn ready_in_role(&self, asks_for_primary: bool) -> Result<(), Error> {
+        if asks_for_primary {
             self.check_primary()?;
         }
         let ready = self.replication.as_ref().map_or(Ok(()), |it| it.ready());

@@ -4,7 +4,9 @@ use super::secret::{self, SECRET_BYTES_MIN};
 use crate::json::{self, Defect};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::{
+    agreement::{self, ECDH_P256, ECDH_P384, EphemeralPrivateKey, agree_ephemeral},
     hmac,
+    rand::SystemRandom,
     signature::{
         ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
         RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RsaParameters,
@@ -13,7 +15,17 @@ use ring::{
 };
 use serde::Deserialize;
 use serde_json::Value;
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
+
+/// How many bits the modulus of an RSA key may have, as in the names of the checks below.
+const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
+
+/// The greatest exponent of an RSA key that the checks accept.
+const RSA_EXPONENT_MAX: u64 = (1 << 33) - 1;
+
+/// In a set of at most this many keys, each point is checked. Providers publish a handful, and the
+/// points of thousands of keys would take seconds.
+const POINTS_CHECKED_MAX: usize = 64;
 
 /// The keys that verify tokens.
 pub struct KeySet {
@@ -134,6 +146,23 @@ impl Key {
 
     const fn is_secret(&self) -> bool {
         matches!(self.material, Material::Secret(_))
+    }
+
+    /// Reports whether its point is on its curve. Points of Ed25519 are not checked: the library
+    /// examines them only together with a signature.
+    fn is_on_its_curve(&self) -> bool {
+        let (curve, point) = match &self.material {
+            Material::P256(point) => (&ECDH_P256, point),
+            Material::P384(point) => (&ECDH_P384, point),
+            Material::Secret(_) | Material::Rsa(_) | Material::Ed25519(_) => return true,
+        };
+        // The library examines a point when it agrees on a secret with the point's owner. Whatever
+        // the own key is, it fails only because of the point.
+        let Ok(own) = EphemeralPrivateKey::generate(curve, &SystemRandom::new()) else {
+            return true;
+        };
+        let point = agreement::UnparsedPublicKey::new(curve, point);
+        agree_ephemeral(own, &point, |_| ()).is_ok()
     }
 
     /// Reports whether the key made this signature.
@@ -263,10 +292,14 @@ impl KeySet {
         };
         let mut keys = Vec::new();
         let mut reason = "there is none".into();
+        let checks_points = given.len() <= POINTS_CHECKED_MAX;
         for each in given {
             match key(each) {
                 Ok(key) if !secrets && key.is_secret() => {
                     reason = "a secret that anyone may read is not a secret".into();
+                }
+                Ok(key) if checks_points && !key.is_on_its_curve() => {
+                    reason = "\"x\" and \"y\" are not a point of the curve".into();
                 }
                 Ok(key) => keys.push(key),
                 Err(unusable) => reason = unusable,
@@ -348,11 +381,14 @@ fn key(json: &Value) -> Result<Key, String> {
         }
         ("RSA", _) => {
             let (n, e) = (member("n", jwk.n)?, member("e", jwk.e)?);
-            Material::Rsa(RsaPublicKeyComponents { n, e })
+            Material::Rsa(rsa(n, e)?)
         }
         ("EC", Some("P-256")) => Material::P256(point(jwk.x, jwk.y, 32)?),
         ("EC", Some("P-384")) => Material::P384(point(jwk.x, jwk.y, 48)?),
-        ("OKP", Some("Ed25519")) => Material::Ed25519(member("x", jwk.x)?),
+        ("OKP", Some("Ed25519")) => match member("x", jwk.x)? {
+            x if x.len() == ED25519_BYTES => Material::Ed25519(x),
+            _ => return Err(format!("\"x\" must have {ED25519_BYTES} bytes")),
+        },
         _ => return Err("\"kty\" with \"crv\" is not supported".into()),
     };
     let key = Key {
@@ -373,6 +409,37 @@ fn member(name: &str, value: Option<String>) -> Result<Vec<u8>, String> {
     URL_SAFE_NO_PAD
         .decode(value.trim_end_matches('='))
         .map_err(|_| format!("{name:?} is not base64url"))
+}
+
+/// The length of a public key of Ed25519.
+const ED25519_BYTES: usize = 32;
+
+/// Returns an RSA key that the checks of signatures accept. They would refuse any other together
+/// with each signature, and nobody would learn why.
+fn rsa(n: Vec<u8>, e: Vec<u8>) -> Result<RsaPublicKeyComponents<Vec<u8>>, String> {
+    for (name, number) in [("n", &n), ("e", &e)] {
+        if number.first().is_none_or(|&first| first == 0) {
+            return Err(format!("{name:?} is empty or begins with a zero byte"));
+        }
+        if number.last().is_some_and(|last| last % 2 == 0) {
+            return Err(format!("{name:?} is not odd"));
+        }
+    }
+    let unused = n.first().map_or(0, |first| first.leading_zeros() as usize);
+    let bits = n.len() * 8 - unused;
+    // The checks count the lower limit in whole bytes.
+    if n.len() * 8 < *RSA_BITS.start() || bits > *RSA_BITS.end() {
+        let (least, most) = (RSA_BITS.start(), RSA_BITS.end());
+        return Err(format!(
+            "an RSA key must have {least} to {most} bits, \"n\" has {bits}"
+        ));
+    }
+    let value = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
+    let is_short = e.len() <= size_of::<u64>();
+    if !is_short || !(3..=RSA_EXPONENT_MAX).contains(&e.iter().fold(0, value)) {
+        return Err(format!("\"e\" must be 3 to {RSA_EXPONENT_MAX}"));
+    }
+    Ok(RsaPublicKeyComponents { n, e })
 }
 
 /// Returns a point of a curve, uncompressed (SEC 1, 2.3.3).
@@ -449,7 +516,7 @@ mod tests {
                 "none of its 1 keys can be used: \"alg\" is not supported",
             ),
             (
-                r#"{"kty":"RSA","n":"AQAB","e":"AQAB","alg":"HS256"}"#,
+                r#"{"kty":"OKP","crv":"Ed25519","x":"JuN_9pgG63ZziDpaN38VS03CB6q8LQF2Id0RZD6CDqg","alg":"HS256"}"#,
                 "none of its 1 keys can be used: \"alg\" is for another kind of key",
             ),
             (
@@ -475,5 +542,96 @@ mod tests {
         );
         let keys = KeySet::parse(long).expect("long enough");
         assert_eq!(format!("{keys:?}"), "KeySet { keys: 1, unusable: 0 }");
+    }
+
+    fn number(bytes: &[u8]) -> String {
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Otherwise each token that such a key signed would be refused as if another key had.
+    #[test]
+    fn rsa_keys_that_no_signature_is_checked_with_are_refused() {
+        let parse = |n: &[u8], e: &[u8]| {
+            let (n, e) = (number(n), number(e));
+            let keys = KeySet::parse(&format!(r#"{{"kty":"RSA","n":"{n}","e":"{e}"}}"#));
+            keys.map(|keys| keys.len())
+                .map_err(|error| error.to_string())
+        };
+        let (usual, long) = ([0xff; 256], [&[1][..], &[0xff; 1024]].concat());
+        for (n, e) in [
+            (&usual[..], &[1, 0, 1][..]),
+            (&[0xff; 1024], &[3]),
+            // The checks accept 2041 bits as well.
+            (
+                &[&[1][..], &[0xff; 255]].concat(),
+                &[1, 0xff, 0xff, 0xff, 0xff],
+            ),
+        ] {
+            assert_eq!(parse(n, e), Ok(1), "{} bytes, {e:?}", n.len());
+        }
+        let exponent = "\"e\" must be 3 to 8589934591";
+        let even = [&[0xff; 255][..], &[0xfe]].concat();
+        let padded = [&[0][..], &usual].concat();
+        for (n, e, reason) in [
+            (
+                &[1, 0, 1][..],
+                &[1, 0, 1][..],
+                "an RSA key must have 2048 to 8192 bits, \"n\" has 17",
+            ),
+            (
+                &[0xff; 128],
+                &[1, 0, 1],
+                "an RSA key must have 2048 to 8192 bits, \"n\" has 1024",
+            ),
+            (
+                &long,
+                &[1, 0, 1],
+                "an RSA key must have 2048 to 8192 bits, \"n\" has 8193",
+            ),
+            (&even, &[1, 0, 1], "\"n\" is not odd"),
+            (
+                &padded,
+                &[1, 0, 1],
+                "\"n\" is empty or begins with a zero byte",
+            ),
+            (&usual, &[], "\"e\" is empty or begins with a zero byte"),
+            (&usual, &[1, 0], "\"e\" is not odd"),
+            (&usual, &[1], exponent),
+            (&usual, &[2, 0, 0, 0, 1], exponent),
+            (&usual, &[1; 9], exponent),
+        ] {
+            let reason = format!("none of its 1 keys can be used: {reason}");
+            assert_eq!(parse(n, e), Err(reason), "{} bytes, {e:?}", n.len());
+        }
+    }
+
+    #[test]
+    fn points_off_their_curve_are_refused() {
+        let file: Value =
+            serde_json::from_str(include_str!("../../tests/conversations/tokens.json"))
+                .expect("JSON");
+        let keys = file["jwks"]["keys"].as_array().expect("an array");
+        let mut checked = 0;
+        for key in keys.iter().filter(|key| key["crv"] != "P-521") {
+            let curve = key["crv"].as_str().unwrap_or_default();
+            assert!(KeySet::parse(&key.to_string()).is_ok(), "{curve}");
+            let mut key = key.clone();
+            let reason = match curve {
+                "P-256" | "P-384" => {
+                    key["y"] = key["x"].clone();
+                    "\"x\" and \"y\" are not a point of the curve"
+                }
+                "Ed25519" => {
+                    key["x"] = "AQAB".into();
+                    "\"x\" must have 32 bytes"
+                }
+                _ => continue,
+            };
+            checked += 1;
+            let error = KeySet::parse(&key.to_string()).expect_err(curve);
+            let expected = format!("none of its 1 keys can be used: {reason}");
+            assert_eq!(error.to_string(), expected, "{curve}");
+        }
+        assert_eq!(checked, 3);
     }
 }

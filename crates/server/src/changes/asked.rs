@@ -14,6 +14,10 @@ pub(crate) const LIMIT_MAX: usize = 1000;
 /// How long a page waits at most.
 pub(crate) const WAIT_MS_MAX: u64 = 60_000;
 
+/// Why a stream has neither a limit nor a time to wait.
+pub(crate) const ONLY_PAGES: &str =
+    "it is for pages (Accept: application/json), and a stream has no end";
+
 /// Where a browser names the last event that it received.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -81,7 +85,14 @@ impl Asked {
         if let Some(last) = headers.get(LAST_EVENT_ID) {
             let text = negotiation::text(last);
             if !text.is_empty() {
-                asked.after = After::Position(position("Last-Event-ID", &text)?);
+                let position = text
+                    .parse::<Position>()
+                    .map_err(|_| Malformed::HeaderValue {
+                        name: "Last-Event-ID",
+                        value: text,
+                        must: "it must be a position that the service gave out",
+                    })?;
+                asked.after = After::Position(position);
             }
         }
         Ok(asked)
@@ -89,6 +100,9 @@ impl Asked {
 
     fn parameter(&mut self, name: &str, value: &str) -> Result<(), Error> {
         match name {
+            "limit" | "wait_ms" if self.format != Format::Page => {
+                return Err(parameter(name, value, ONLY_PAGES));
+            }
             "after" if value == "now" => self.after = After::Now,
             "after" => self.after = After::Position(position(name, value)?),
             "limit" => {

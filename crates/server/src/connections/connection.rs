@@ -196,7 +196,7 @@ impl<S: Store> Connection<S> {
             place,
         } = self;
         let waiting_answers = answers.clone();
-        let heads = Heads::new(Share::new(bounds.heads), bounds.metrics);
+        let heads = Heads::new(Share::new(bounds.heads), bounds.metrics.clone());
         let bodies = api.connection_bodies();
         let (seat, excess) = (place.seat.clone(), place.excess.clone());
         let builder = if is_http1 {
@@ -280,6 +280,9 @@ impl<S: Store> Connection<S> {
             }
         };
         if let Err(error) = ended {
+            if let Some(error) = error.downcast_ref() {
+                bounds.metrics.ended(error);
+            }
             tracing::debug!(%error, "a connection ended early");
         }
         drop(place);

@@ -3,6 +3,11 @@
 use super::heads::Unheld;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
+/// Why a request is refused because of its head.
+const LINES: &str = "lines";
+const MALFORMED: &str = "malformed";
+const ROOM: &str = "room";
+
 /// The metrics of connections. Clones share the values.
 #[derive(Clone, Debug)]
 pub struct ConnectionMetrics {
@@ -93,11 +98,12 @@ impl ConnectionMetrics {
     fn heads_refused() -> prometheus::Result<IntCounterVec> {
         let refused = Opts::new(
             "widgets_request_heads_refused_total",
-            "Requests that were refused because of their heads, by reason: lines (431, it has more than 100, over \
-             HTTP/2, or more than 16 KiB, whole over HTTP/1.1), room (WG503, http.heads_bytes_max).",
+            "Requests that were refused because of their heads, by reason: lines (431, a head has more than 100 or, \
+             over HTTP/1.1, more than 16 KiB), malformed (400, over HTTP/1.1, a head is not valid HTTP), room \
+             (WG503, http.heads_bytes_max).",
         );
         let refused = IntCounterVec::new(refused, &["reason"])?;
-        for reason in ["lines", "room"] {
+        for reason in [LINES, MALFORMED, ROOM] {
             refused.with_label_values(&[reason]);
         }
         Ok(refused)
@@ -139,8 +145,23 @@ impl ConnectionMetrics {
 
     pub(super) fn head_refused(&self, why: Unheld) {
         let reason = match why {
-            Unheld::Status(_) => "lines",
-            Unheld::NoRoom(_) => "room",
+            Unheld::Status(_) => LINES,
+            Unheld::NoRoom(_) => ROOM,
+        };
+        self.heads_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a request of HTTP/1.1 that hyper refused by itself, if that is how its connection
+    /// ended.
+    pub(super) fn ended(&self, error: &hyper::Error) {
+        // The beginning of HTTP/2 gets no answer.
+        if !error.is_parse() || error.is_parse_version_h2() {
+            return;
+        }
+        let reason = if error.is_parse_too_large() {
+            LINES
+        } else {
+            MALFORMED
         };
         self.heads_refused.with_label_values(&[reason]).inc();
     }

@@ -6,8 +6,10 @@
 use super::lists;
 use crate::{
     auth::{Claim, Object, Refused, TokenFault},
+    changes::ONLY_PAGES,
     error::{Error, Given, Malformed, NoFunction},
-    replication::unknown_role,
+    reading::Unreadable,
+    replication::unknown_parameter,
     settings::Settings,
     signature,
 };
@@ -131,7 +133,7 @@ pub(super) fn all(settings: &Settings) -> Vec<Example> {
     examples.extend(changes());
     examples.extend(after_positions(settings, CHANGES_PATH, CHANGES_PATH));
     examples.extend(others());
-    examples.extend(roles());
+    examples.extend(probes());
     examples.extend(refused());
     examples
 }
@@ -147,7 +149,8 @@ fn keys(operation: Operation) -> Vec<Example> {
             r#"{"widget1_sn":"E","widget2_sn":"F","port":"Q"}"#
         }
     };
-    let length = Malformed::IdempotencyKey("must be 1 to 255 bytes long");
+    let length = "must be 1 to 255 bytes long, 0 were given";
+    let length = Malformed::IdempotencyKey(length.into());
     [
         ("WG400", NOTHING, NO_KEY, Error::from(length)),
         ("WG409", State::Failing, KEY, Refusal::KeyInUse.into()),
@@ -214,13 +217,16 @@ fn values(operation: Operation) -> Vec<Example> {
         let defect = Defect::Empty { limit };
         Refusal::FieldLimit { field, defect }.into()
     };
-    let port = || Refusal::PortUnknown { given: "p".into() }.into();
+    let port = |field| {
+        let given = "p".into();
+        Malformed::Port { field, given }.into()
+    };
     match operation {
         Operation::AddWidget => vec![
             refused(
                 "22P02",
                 r#"{"widget_sn":"E","widget_name":"A","slots":["p"]}"#,
-                port(),
+                port("slots"),
             ),
             refused(
                 "22P02 type",
@@ -259,7 +265,7 @@ fn values(operation: Operation) -> Vec<Example> {
             refused(
                 "22P02",
                 r#"{"widget1_sn":"E","widget2_sn":"F","port":"p"}"#,
-                port(),
+                port("port"),
             ),
             refused(
                 "22P02 type",
@@ -394,7 +400,13 @@ fn malformed(operation: Operation, settings: &Settings) -> Vec<Example> {
         ),
         Example {
             body: Sent::TooLarge(body),
-            ..refused("PGRST102 length", Malformed::BodyTooLarge { bytes_max })
+            ..refused(
+                "PGRST102 length",
+                Malformed::BodyTooLarge {
+                    bytes_max,
+                    announced: None,
+                },
+            )
         },
         Example {
             body: Sent::Stalled(r#"{"widget_sn":"#),
@@ -464,7 +476,8 @@ pub(super) fn after_positions(settings: &Settings, path: &str, uri: &str) -> [Ex
         body: Sent::Nothing,
         answer: Answered::Refused(error),
     };
-    let malformed = Malformed::ReadAfter {
+    let malformed = Malformed::HeaderValue {
+        name: "Read-After",
         value: "yesterday".into(),
         must: "it must be a position that the service gave out",
     };
@@ -572,11 +585,13 @@ fn changes() -> Vec<Example> {
         body: Sent::Nothing,
         answer: Answered::Refused(error),
     };
-    let limit = Malformed::ParameterValue {
+    let limit = |value: &str, must: &str| Malformed::ParameterValue {
         name: "limit".into(),
-        value: "0".into(),
-        must: "it must be an integer from 1 to 1000".into(),
+        value: value.into(),
+        must: must.into(),
     };
+    let none = limit("0", "it must be an integer from 1 to 1000").into();
+    let of_stream = limit("2", ONLY_PAGES).into();
     let oldest = Position {
         store: 0x6f1c_2d3e_4f50_6172,
         epoch: 1,
@@ -584,7 +599,11 @@ fn changes() -> Vec<Example> {
     };
     let before = "/changes?after=6f1c2d3e4f506172-00000001-0000000000000007";
     vec![
-        refused("PGRST100", NOTHING, "/changes?limit=0", limit.into()),
+        refused("PGRST100", NOTHING, "/changes?limit=0", none),
+        Example {
+            headers: &[("Accept", "text/event-stream")],
+            ..refused("PGRST100 stream", NOTHING, "/changes?limit=2", of_stream)
+        },
         refused("WG410", State::Failing, before, Error::ChangesGone(oldest)),
         refused("WG501", State::Failing, "/changes", Error::NoChanges),
     ]
@@ -694,11 +713,12 @@ fn others() -> Vec<Example> {
     examples
 }
 
-/// Returns a probe that looks for the primary at a standby, and one that looks for an unknown role.
-fn roles() -> [Example; 2] {
+/// Returns a probe that looks for the primary at a standby, and requests for the service's own
+/// state with parameters that they do not have.
+fn probes() -> [Example; 4] {
     let probe = |name, given, uri: &str, error| Example {
         name,
-        path: Some("/ready".into()),
+        path: uri.split('?').next().map(str::to_owned),
         given,
         method: "GET",
         uri: uri.into(),
@@ -707,10 +727,17 @@ fn roles() -> [Example; 2] {
         answer: Answered::Refused(error),
     };
     let standby = Error::Standby(PRIMARY.into());
-    let unknown = unknown_role("leader").into();
+    let unknown = |name, value| unknown_parameter(name, value).into();
+    let (role, other) = (unknown("role", "leader"), unknown("rol", "primary"));
+    let of_backup = Unreadable::Parameter {
+        name: "since".into(),
+        details: "it is unknown: a backup has no parameters".into(),
+    };
     [
         probe("WG507", State::Following, "/ready?role=primary", standby),
-        probe("PGRST100", State::After(&[]), "/ready?role=leader", unknown),
+        probe("PGRST100", NOTHING, "/ready?role=leader", role),
+        probe("PGRST100 name", NOTHING, "/ready?rol=primary", other),
+        probe("PGRST100", NOTHING, "/backup?since=1", of_backup.into()),
     ]
 }
 

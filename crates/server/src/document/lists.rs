@@ -183,7 +183,7 @@ fn unreadable(table: Table) -> Vec<Example> {
             Unreadable::Value {
                 kind: "bigint",
                 given: "many".into(),
-                details: Some("limit is a whole number".into()),
+                details: Some(format!("limit must be a whole number up to {}", i64::MAX)),
             },
         ),
         refused(
@@ -326,7 +326,9 @@ fn neighbourhood(settings: &Settings) -> Vec<Example> {
             Unreadable::Value {
                 kind: "bigint",
                 given: "far".into(),
-                details: None,
+                details: Some(format!(
+                    "depth must be a whole number from {DEPTH_MIN} to {DEPTH_MAX}"
+                )),
             }
             .into(),
         ),

@@ -286,10 +286,14 @@ fn changes(examples: &[Example]) -> OperationBuilder {
             "after",
             "A position, or `now`. Without it, the changes begin with the oldest one that is kept.",
         ))
-        .parameter(parameter("limit", "The maximum number of changes on a page: 1 to 1,000."))
+        .parameter(parameter(
+            "limit",
+            "The maximum number of changes on a page: 1 to 1,000. Not for streams.",
+        ))
         .parameter(parameter(
             "wait_ms",
-            "How long a page that would be empty waits for a change, up to 60,000; it may answer earlier.",
+            "How long a page that would be empty waits for a change, up to 60,000; it may answer earlier. Not for \
+             streams.",
         ))
         .parameter(parameter(
             "widget_sn",

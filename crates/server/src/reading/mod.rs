@@ -10,13 +10,13 @@ mod select;
 mod text;
 
 pub(crate) use filter::OPERATORS;
-pub(crate) use parameters::{list, lookup, neighbourhood};
+pub(crate) use parameters::{backup, list, lookup, neighbourhood};
 pub(crate) use render::{Format, neighbourhood_body, rows};
 pub(crate) use select::Selected;
 
-use crate::{Code, SCHEMAS, making::TooLong};
+use crate::{Code, SCHEMAS, error::port_unknown, making::TooLong};
 use widgets_registry::{
-    Port, Refusal,
+    Port,
     query::{Column, Table},
 };
 
@@ -116,16 +116,7 @@ impl Unreadable {
                 let message = format!("invalid input syntax for type {kind}: \"{given}\"");
                 (message, details.clone(), None)
             }
-            Self::Port(given) => {
-                let given = given.as_str().into();
-                let ports = Port::ALL.map(Port::as_str);
-                let details = format!("the port types are {}", ports.join(", "));
-                (
-                    Refusal::PortUnknown { given }.to_string(),
-                    Some(details),
-                    None,
-                )
-            }
+            Self::Port(given) => port_unknown(given, None),
             Self::Embedding { table, name } => {
                 let table = table.as_str();
                 let message = format!(

@@ -87,14 +87,26 @@ pub(crate) fn list(
 
 /// Checks the query of a lookup, which must be empty.
 pub(crate) fn lookup(query: &str) -> Result<(), Unreadable> {
+    nothing(
+        query,
+        "it is unknown: a lookup has no parameters, /widgets has select and filters",
+    )
+}
+
+/// Checks the query of a backup, which must be empty.
+pub(crate) fn backup(query: &str) -> Result<(), Unreadable> {
+    nothing(query, "it is unknown: a backup has no parameters")
+}
+
+/// Refuses any parameter, with these details.
+fn nothing(query: &str, details: &str) -> Result<(), Unreadable> {
     let Some(parameter) = query.split('&').find(|each| !each.is_empty()) else {
         return Ok(());
     };
     let (name, _) = decoded(parameter)?;
     Err(Unreadable::Parameter {
         name: name.into_owned(),
-        details: "it is unknown: a lookup has no parameters, /widgets has select and filters"
-            .into(),
+        details: details.into(),
     })
 }
 
@@ -174,20 +186,17 @@ fn plain(text: &str) -> Result<Cow<'_, str>, &'static str> {
     Ok(decoded)
 }
 
-fn invalid(given: &str) -> Unreadable {
-    Unreadable::Value {
+/// Parses a number as PostgreSQL's `bigint`. `range` says which numbers the parameter can be.
+fn bigint(name: &str, given: &str, range: &str) -> Result<i64, Unreadable> {
+    given.parse().map_err(|_| Unreadable::Value {
         kind: "bigint",
         given: given.to_owned(),
-        details: None,
-    }
+        details: Some(format!("{name} must be a whole number {range}")),
+    })
 }
 
 fn number(name: &str, spelled: &str, given: &str) -> Result<u64, Unreadable> {
-    let number: i64 = given.parse().map_err(|_| Unreadable::Value {
-        kind: "bigint",
-        given: given.to_owned(),
-        details: Some(format!("{name} is a whole number")),
-    })?;
+    let number = bigint(name, given, &format!("up to {}", i64::MAX))?;
     u64::try_from(number).map_err(|_| Unreadable::Range {
         details: format!("{spelled} should be greater than or equal to zero."),
         total: None,
@@ -195,7 +204,7 @@ fn number(name: &str, spelled: &str, given: &str) -> Result<u64, Unreadable> {
 }
 
 fn bounded(name: &'static str, least: u32, most: u32, given: &str) -> Result<u32, Unreadable> {
-    let number: i64 = given.parse().map_err(|_| invalid(given))?;
+    let number = bigint(name, given, &format!("from {least} to {most}"))?;
     let within = u32::try_from(number).ok();
     within
         .filter(|number| (least..=most).contains(number))

@@ -444,13 +444,19 @@ fn invalid_queries_are_refused_with_code_message_and_details() {
             "limit=x",
             "22P02",
             "invalid input syntax for type bigint: \"x\"",
-            "limit is a whole number",
+            "limit must be a whole number up to 9223372036854775807",
+        ),
+        (
+            "limit=99999999999999999999",
+            "22P02",
+            "invalid input syntax for type bigint: \"99999999999999999999\"",
+            "limit must be a whole number up to 9223372036854775807",
         ),
         (
             "offset=",
             "22P02",
             "invalid input syntax for type bigint: \"\"",
-            "offset is a whole number",
+            "offset must be a whole number up to 9223372036854775807",
         ),
         (
             "limit=-1",
@@ -619,6 +625,11 @@ fn neighbourhood_parameters_have_defaults_and_limits() {
             (code, message),
             "{query}"
         );
+    }
+    for query in ["depth=", "depth=x", "depth=9999999999999999999"] {
+        let (_, details, _) = of(query).expect_err("no neighbourhood").texts();
+        let expected = "depth must be a whole number from 1 to 10";
+        assert_eq!(details.as_deref(), Some(expected), "{query}");
     }
 }
 

@@ -171,6 +171,30 @@ async fn until(body: &mut widgets_server::AnswerBody, wanted: &str) -> String {
 }
 
 #[tokio::test]
+async fn streams_of_changes_refuse_what_is_for_pages() {
+    let (_engine, api) = service("changes-stream-refused");
+    for accept in ["text/event-stream", "application/x-ndjson"] {
+        for parameter in ["limit=2", "wait_ms=0"] {
+            let request = Request::get(format!("/changes?{parameter}")).header("accept", accept);
+            let request = request.body(Full::new(Bytes::new())).expect("a request");
+            // Only this answer has an end.
+            let answer = api.respond(request).await;
+            assert_eq!(answer.status(), 400, "{accept} {parameter}");
+            let body = answer.into_body().collect().await.expect("infallible");
+            let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+            assert!(body.contains(r#""code":"PGRST100""#), "{body}");
+            assert!(body.contains("it is for pages"), "{body}");
+        }
+    }
+    let headers = ["accept: text/event-stream", "last-event-id: yesterday"];
+    let answer = get(&api, "/changes", &headers).await;
+    assert_eq!(answer.outcome(), (400, "PGRST100"));
+    let details =
+        r#""details":"header \"Last-Event-ID\": it must be a position that the service gave out""#;
+    assert!(answer.body.contains(details), "{}", answer.body);
+}
+
+#[tokio::test]
 async fn a_stream_of_changes_continues_and_can_be_resumed() {
     let (_engine, api) = service("changes-stream");
     check(&api, "add_widget", E, (204, "")).await;

@@ -130,17 +130,7 @@ async fn an_invalid_value_is_refused_for_the_first_rule_it_breaks() {
             "23502",
             r#"null value in argument \"slots\" violates not-null constraint"#,
         ),
-        // Port types.
-        (
-            r#"{"widget_sn":"E","widget_name":"A","slots":["p"]}"#,
-            "22P02",
-            r#"invalid input value for enum widgets.port_type: \"p\""#,
-        ),
-        (
-            r#"{"widget_sn":"","widget_name":"A","slots":["P","P","P","Z"]}"#,
-            "22P02",
-            r#"invalid input value for enum widgets.port_type: \"Z\""#,
-        ),
+        // The number of slots is checked after the port types.
         (
             r#"{"widget_sn":"","widget_name":"A","slots":["P","P","P","P"]}"#,
             "WG006",
@@ -174,6 +164,38 @@ async fn an_invalid_value_is_refused_for_the_first_rule_it_breaks() {
     check(&api, "associate_widgets", itself, (400, r#"{"code":"WG007","details":null,"hint":null,"message":"widget1_sn must be at least 1 byte long, 0 were given"}"#)).await;
     let answer = send(&api, "GET", "/widgets/E", &[], "").await;
     assert_eq!(answer.outcome(), (404, "WG001"), "nothing was applied");
+}
+
+/// PostgreSQL's message does not say which argument it was, or what the types are.
+#[tokio::test]
+async fn an_unknown_port_type_is_refused_with_its_argument_and_the_known_ones() {
+    let (_engine, api) = service("ports");
+    let cases = [
+        (
+            "add_widget",
+            r#"{"widget_sn":"E","widget_name":"A","slots":["p"]}"#,
+            "slots",
+            "p",
+        ),
+        (
+            "add_widget",
+            r#"{"widget_sn":"","widget_name":"A","slots":["P","P","P","Z"]}"#,
+            "slots",
+            "Z",
+        ),
+        (
+            "associate_widgets",
+            r#"{"widget1_sn":"","widget2_sn":"","port":"PQ"}"#,
+            "port",
+            "PQ",
+        ),
+    ];
+    for (function, body, argument, given) in cases {
+        let expected = format!(
+            r#"{{"code":"22P02","details":"argument \"{argument}\": the port types are P, Q, R","hint":null,"message":"invalid input value for enum widgets.port_type: \"{given}\""}}"#
+        );
+        check(&api, function, body, (400, &expected)).await;
+    }
 }
 
 #[tokio::test]

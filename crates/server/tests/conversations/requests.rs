@@ -189,7 +189,7 @@ async fn a_body_over_the_limit_is_refused() {
     };
     let api = api_with(Failing(busy()), settings);
     let padded = |bytes: usize| format!(r#"{{"widget_sn":"E"{}}}"#, " ".repeat(bytes - 17));
-    check(&api, "remove_widget", &padded(8193), (413, r#"{"code":"PGRST102","details":null,"hint":null,"message":"the body must be at most 8192 bytes long"}"#)).await;
+    check(&api, "remove_widget", &padded(8193), (413, r#"{"code":"PGRST102","details":null,"hint":null,"message":"the body must be at most 8192 bytes long, 8193 were given"}"#)).await;
     let answer = post(&api, "remove_widget", &padded(8192)).await;
     assert_eq!(answer.outcome(), (503, "WG503"), "it reached the store");
 }

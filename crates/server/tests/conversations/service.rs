@@ -353,6 +353,28 @@ async fn the_console_works_under_any_prefix_and_restricts_its_sources() {
     assert_eq!(post.outcome().0, 405);
 }
 
+/// A parameter that is spelled wrongly would otherwise send operations to a standby.
+#[tokio::test]
+async fn readiness_and_backups_refuse_unknown_parameters_that_others_ignore() {
+    let (_engine, api) = service("unknown-parameters");
+    for (uri, outcome) in [
+        ("/ready?", (200, "")),
+        ("/ready?role=primary", (200, "")),
+        ("/ready?rol=primary", (400, "PGRST100")),
+        ("/ready?ROLE=primary", (400, "PGRST100")),
+        ("/ready?role=primary&x", (400, "PGRST100")),
+        ("/ready?role=", (400, "PGRST100")),
+        ("/backup?x", (400, "PGRST100")),
+        ("/live?x=1", (200, "")),
+        ("/metrics?x", (200, "")),
+        ("/?x=1", (200, "")),
+        ("/console/?x", (200, "")),
+    ] {
+        let answer = send(&api, "GET", uri, &[], "").await;
+        assert_eq!(answer.outcome(), outcome, "{uri}: {}", answer.body);
+    }
+}
+
 #[tokio::test]
 async fn the_readiness_probe_reports_the_limits_of_a_distributed_registry() {
     let ready = send(&api(Spread), "GET", "/ready", &[], "").await;

@@ -349,3 +349,44 @@ fn oversized_heads_and_invalid_http_are_refused() {
         ),
     ]);
 }
+
+/// Most of them are refused by hyper, so the service sees no request.
+#[test]
+fn refused_heads_are_counted_by_reason() {
+    let server = Server::start(Counting::default(), Limits::default());
+    let get =
+        |target: &str, lines: &str| format!("GET {target} HTTP/1.1\r\nHost: t\r\n{lines}\r\n");
+    let many = (0..101).fold(String::new(), |lines, n| lines + &format!("X-{n}: x\r\n"));
+    for (request, status) in [
+        (get("/live", &format!("X: {}\r\n", "x".repeat(20_000))), 431),
+        (get("/live", &many), 431),
+        (get("/widgets?name=eq.\"x\"", ""), 400),
+        (get("/live", "X: a\r\n b\r\n"), 400),
+        (get("/live", "X : a\r\n"), 400),
+        (get("/live", "").replace("1.1", "1.2"), 400),
+        // The service itself refuses this one, with a code.
+        (get("/live", "Host: u\r\n"), 400),
+        (get("/live", ""), 200),
+    ] {
+        assert_eq!(statuses(&server, request.as_bytes()), [status], "{request}");
+    }
+    let registry = Registry::new();
+    server
+        .metrics
+        .register(&registry)
+        .expect("an empty registry");
+    // Each connection is counted before its task ends.
+    server.stop();
+    let families = registry.gather();
+    let refused = families
+        .iter()
+        .filter(|family| family.name() == "widgets_request_heads_refused_total")
+        .flat_map(prometheus::proto::MetricFamily::get_metric)
+        .map(|metric| {
+            let reason = metric.get_label()[0].value().to_owned();
+            (reason, metric.get_counter().get_value().to_string())
+        });
+    let expected = [("lines", "2"), ("malformed", "4"), ("room", "0")];
+    let expected = expected.map(|(reason, count)| (reason.to_owned(), count.to_owned()));
+    assert_eq!(refused.collect::<Vec<_>>(), expected);
+}

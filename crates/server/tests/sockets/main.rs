@@ -28,7 +28,7 @@ use widgets_registry::{
     Applied, Ask, Attempt, Fault, Lookup, Rejection, Store, Widget,
     query::{List, Neighbourhood, NeighbourhoodQuery, Page},
 };
-use widgets_server::{Api, Authentication, Limits, Listener, Settings, Tls};
+use widgets_server::{Api, Authentication, ConnectionMetrics, Limits, Listener, Settings, Tls};
 
 /// Answers a command only when the test lets it.
 #[derive(Clone)]
@@ -136,6 +136,7 @@ impl Store for Counting {
 /// A server on its own thread, until it is stopped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    pub(crate) metrics: ConnectionMetrics,
     stop: oneshot::Sender<()>,
     thread: thread::JoinHandle<()>,
 }
@@ -153,6 +154,8 @@ impl Server {
     ) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (started, address) = std::sync::mpsc::channel();
+        let metrics = ConnectionMetrics::default();
+        let counted = metrics.clone();
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -182,6 +185,7 @@ impl Server {
                     Some(tls) => Listener::tls(listener, tls),
                     None => listener.into(),
                 };
+                let listener = listener.with_metrics(counted);
                 widgets_server::serve(listener, &limits, api, stopped)
                     .await
                     .expect("served");
@@ -189,6 +193,7 @@ impl Server {
         });
         Self {
             address: address.recv().expect("started"),
+            metrics,
             stop,
             thread,
         }

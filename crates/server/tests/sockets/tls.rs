@@ -8,7 +8,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
 use std::{
-    fs,
+    fs::{self, FileTimes},
     io::{Read as _, Write as _},
     path::PathBuf,
     time::SystemTime,
@@ -416,6 +416,34 @@ fn a_connection_ends_when_its_client_certificate_expires() {
     assert!(ends(brief));
     assert_eq!(status(&mut lasting), Ok("404".into()), "it stays open");
     server.stop();
+}
+
+/// As if its owner or its permissions had been wrong: its length and time stay the same.
+#[test]
+fn a_file_that_was_unusable_at_first_is_used_although_it_looks_the_same() {
+    let authority = Authority::new();
+    authority.issue("server.pem", "server.key");
+    authority.issue("client.pem", "client.key");
+    let required = authority.files(Some(ClientCertificates::Required));
+    let tls = Arc::new(Tls::load(required).expect("loaded"));
+    for name in ["server.pem", "server.key", "ca.pem"] {
+        let path = authority.path(name);
+        let good = fs::read_to_string(&path).expect("read");
+        let write = |content: &str| {
+            authority.write(name, content);
+            let file = fs::File::options().write(true).open(&path).expect("open");
+            let times = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH);
+            file.set_times(times).expect("the same time");
+        };
+        write(&good.replace('-', "#"));
+        let error = tls.reload(false).expect_err("no PEM").to_string();
+        assert!(error.contains(name), "{error}");
+        // Reported once, and tried again.
+        assert!(!tls.reload(false).expect("nothing new"), "{name}");
+        write(&good);
+        assert!(tls.reload(false).expect("usable"), "{name}");
+        assert!(!tls.reload(false).expect("nothing to do"), "{name}");
+    }
 }
 
 #[test]

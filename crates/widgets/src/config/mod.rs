@@ -183,8 +183,16 @@ impl<S: Scope> Given<S> {
         }
         // A command that takes only some of the keys cannot check this.
         if problems.is_empty() && KEYS.iter().all(|key| S::takes(&key.path())) {
+            let key = "http.tls_client_certificates";
+            let place = KEYS.iter().position(|each| each.path() == key);
+            let names_certificates = matches!(
+                place.map(|place| &sources[place]),
+                Some(Source::Flag(_) | Source::Variable(_))
+            );
             let wrong = configuration.check_access();
             problems.extend(wrong.into_iter().map(Problem::new));
+            let unused = configuration.check_effects(names_certificates);
+            problems.extend(unused.into_iter().map(Problem::new));
         }
         if problems.is_empty() {
             Ok(Resolved {

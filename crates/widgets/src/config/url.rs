@@ -15,12 +15,8 @@ impl HttpUrl {
         let uri: Uri = text.parse().ok()?;
         let of_http = matches!(uri.scheme_str(), Some("http" | "https"));
         let authority = uri.authority()?;
-        // Port 0 is not valid, and a port that is not a number would be taken as part of the host.
-        let port = match authority.as_str().strip_prefix(authority.host())? {
-            "" => true,
-            _ => authority.port_u16().is_some_and(|port| port != 0),
-        };
         let named = !authority.host().is_empty() && !authority.as_str().contains('@');
+        let port = widgets_client::port(&uri).is_ok();
         (of_http && named && port).then_some(Self(uri))
     }
 
@@ -125,6 +121,7 @@ mod tests {
             "https://id.example:0/",
             "https://id.example:99999/",
             "https://id.example:/",
+            "https://id.example:+80/",
             "https://id example/",
         ] {
             assert_eq!(HttpUrl::new(text), None, "{text}");
