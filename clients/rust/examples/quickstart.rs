@@ -1,15 +1,24 @@
 //! Shows how a program uses the client: registers two widgets, associates them, lists them, and
 //! follows the changes. The service's address is the only argument.
 
-use std::{error::Error, io::Write as _, time::Duration};
+use std::{
+    env::{self, VarError},
+    error::Error,
+    io::Write as _,
+    time::Duration,
+};
 use widgets_client::{ChangesAfter, Client, Filter, Operation, Query, Settings};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout();
-    let url = std::env::args().nth(1);
+    let url = env::args().nth(1);
+    let token = match env::var("WIDGETS_TOKEN") {
+        Err(VarError::NotPresent) => None,
+        token => Some(token?),
+    };
     let client = Client::new(&Settings {
         url: url.unwrap_or_else(|| "http://127.0.0.1:3000".into()),
-        token: std::env::var("WIDGETS_TOKEN").ok(),
+        token,
         ca: None,
         insecure: false,
         timeout: Duration::from_secs(10),

@@ -84,7 +84,8 @@ fn why(error: &ureq::Error) -> String {
         ureq::Error::Io(error) if of_tls(error).is_some_and(speaks_no_tls) => NO_TLS.into(),
         ureq::Error::Rustls(error) if speaks_no_tls(error) => NO_TLS.into(),
         ureq::Error::Io(error) if is_lookup(error) => "there is no such host".into(),
-        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::Io(error) => widgets_tls::text(error),
+        ureq::Error::Rustls(error) => widgets_tls::text(error),
         error => error.to_string(),
     }
 }
@@ -124,22 +125,39 @@ impl Answer {
         })
     }
 
-    /// Returns the response if it is a success, and otherwise the refusal as an error.
+    /// Returns the response if it is a success, and otherwise the refusal as an error. The caller
+    /// reads the body, which shows whether the service wrote it.
     pub(crate) fn success(self) -> Result<Self, Error> {
         if matches!(self.status, 200 | 204 | 206) {
             return Ok(self);
         }
+        Err(self.refusal())
+    }
+
+    /// Succeeds if the response says that an operation was applied. It has no body, so only the
+    /// status shows that the service wrote it: 200 is what any other server answers.
+    pub(crate) fn applied(self) -> Result<(), Error> {
+        match self.status {
+            204 => Ok(()),
+            status @ 200..=299 => Err(self.odd(&format!(
+                "the status must be 204, it is {status}: is this the address of the service?"
+            ))),
+            _ => Err(self.refusal()),
+        }
+    }
+
+    fn refusal(&self) -> Error {
         let mut refusal = Refusal::read(self.status, &self.text);
         // If 0 were accepted, the client could retry endlessly without a pause.
         refusal.retry_after_seconds = self
             .header("Retry-After")
             .and_then(|text| text.parse().ok())
             .map(|seconds: u32| seconds.max(RETRY_AFTER_SECONDS_MIN));
-        Err(match self.status {
+        match self.status {
             _ if refusal.code == "WG505" => Error::FateUnknown(refusal.to_string()),
             429 | 502 | 503 | 504 => Error::Unavailable(refusal),
             _ => Error::Refused(refusal),
-        })
+        }
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {

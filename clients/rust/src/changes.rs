@@ -135,8 +135,11 @@ impl Client {
 impl Changes<'_> {
     /// Returns the changes since the last call, each with its JSON text as the service sent it. If
     /// there are none, the service waits for the next one, for at most `wait`. Pages that lead
-    /// nowhere are an error, so that a caller who reads until there are no more changes comes to an
-    /// end.
+    /// nowhere are an error, so every position is reached in the end.
+    ///
+    /// While operations continue, no page need ever be empty. To read the changes up to now, read
+    /// one page after [`ChangesAfter::Now`] to learn its [position](Self::position), and read from
+    /// elsewhere until that position is reached.
     pub fn next_page(&mut self, wait: Duration) -> Result<Vec<(Change, Box<RawValue>)>, Error> {
         let mut target = format!(
             "/changes?limit={PAGE_CHANGES_MAX}&wait_ms={}",
@@ -194,5 +197,15 @@ impl Changes<'_> {
     #[must_use]
     pub fn after(&self) -> &ChangesAfter {
         &self.after
+    }
+
+    /// Returns the position where the next call continues, or `None` if no page has been read yet.
+    /// The positions of one store sort by age.
+    #[must_use]
+    pub fn position(&self) -> Option<&str> {
+        match &self.after {
+            ChangesAfter::Position(position) => Some(position),
+            ChangesAfter::Oldest | ChangesAfter::Now => None,
+        }
     }
 }

@@ -10,6 +10,7 @@ use rustls::crypto::ring;
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 use ureq::{
     Agent,
+    http::{Uri, uri::Authority},
     tls::{Certificate, RootCerts, TlsConfig},
 };
 
@@ -31,6 +32,9 @@ pub struct Settings {
 
 /// The maximum number of attempts for a read, if the service cannot be reached or answers "later".
 const READ_ATTEMPTS: u32 = 4;
+
+/// With a shorter timeout, every request would be given up before it is sent.
+const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 /// The longest pause between two attempts, whatever the service asks for.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -55,6 +59,12 @@ impl Client {
         {
             let why = "the token must be visible ASCII without spaces, and not empty";
             return Err(Error::Settings(why.into()));
+        }
+        if settings.timeout < TIMEOUT_MIN {
+            return Err(Error::Settings(format!(
+                "the timeout must be at least {TIMEOUT_MIN:?}, {:?} was given",
+                settings.timeout
+            )));
         }
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -154,7 +164,7 @@ pub(crate) fn base(url: &str) -> Result<(String, bool), Error> {
     } else {
         format!("http://{url}")
     };
-    let uri: ureq::http::Uri = full
+    let uri: Uri = full
         .parse()
         .map_err(|error| wrong(&format!("cannot be read: {error}")))?;
     let secure = match uri.scheme_str() {
@@ -171,10 +181,35 @@ pub(crate) fn base(url: &str) -> Result<(String, bool), Error> {
             "the URL must not hold a password: give a token in a file".into(),
         ));
     }
+    port(&uri).map_err(Error::Settings)?;
     if uri.query().is_some() {
         return Err(wrong("must not have a query"));
     }
     Ok((full.trim_end_matches('/').to_owned(), secure))
+}
+
+/// Returns the port that a URL names, if it names one.
+///
+/// The library takes a port that is not valid for a missing one. A request, with its token, would
+/// then go to port 80 or 443.
+pub fn port(url: &Uri) -> Result<Option<u16>, String> {
+    let authority = url.authority().map_or("", Authority::as_str);
+    let address = authority.rsplit('@').next().unwrap_or_default();
+    let rest = address.strip_prefix(url.host().unwrap_or_default());
+    let rest = rest.unwrap_or_default();
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let digits = rest.strip_prefix(':');
+    let digits = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let port = digits.and_then(|digits| digits.parse::<u16>().ok());
+    port.filter(|&port| port != 0).map(Some).ok_or_else(|| {
+        let given = match rest.trim_start_matches(':') {
+            "" => "none",
+            given => given,
+        };
+        format!("the port must be 1 to 65535, {given} was given")
+    })
 }
 
 fn tls(settings: &Settings, secure: bool) -> Result<TlsConfig, Error> {
@@ -218,6 +253,8 @@ mod tests {
             ("http://h:1/", "http://h:1", false),
             ("https://h/api/", "https://h/api", true),
             ("[::1]:3000", "http://[::1]:3000", false),
+            ("https://[::1]", "https://[::1]", true),
+            ("h:65535", "http://h:65535", false),
         ] {
             let base = base(given).map_err(|error| error.to_string());
             assert_eq!(base, Ok((base_url.into(), secure)));
@@ -231,6 +268,15 @@ mod tests {
             ("http://h?x=1", "must not have a query"),
             ("http://me:secret@h", "must not hold a password"),
             ("http://", "cannot be read"),
+            ("http://h:0", "the port must be 1 to 65535, 0 was given"),
+            ("h:300000", "the port must be 1 to 65535, 300000 was given"),
+            ("https://h:65536/api", "65536 was given"),
+            ("http://h:80abc", "80abc was given"),
+            ("http://h:+80", "+80 was given"),
+            ("http://h:", "none was given"),
+            ("http://[::1]:99999", "99999 was given"),
+            ("http://[::1]80", "80 was given"),
+            ("http://me:secret@h:99999", "must not hold a password"),
         ] {
             let error = base(given).expect_err(given).to_string();
             assert!(error.contains(why), "{error}");

@@ -88,7 +88,8 @@ pub enum Error {
         /// Whether the request may have reached the service.
         sent: bool,
     },
-    /// An operation was sent and may or may not have been applied: its outcome is unknown.
+    /// An operation was sent and may or may not have been applied: there was no response, or one
+    /// that does not say whether it was.
     #[error("it may or may not have been applied: {0}")]
     FateUnknown(String),
     /// The response is not one that this program understands.
@@ -99,4 +100,29 @@ pub enum Error {
         /// What is wrong with the response.
         why: String,
     },
+}
+
+impl Error {
+    /// Returns the error of a request that changes something. [`Self::FateUnknown`] replaces every
+    /// error that does not say that nothing was changed.
+    pub(crate) fn of_change(self) -> Self {
+        match self {
+            Self::Unreachable {
+                url,
+                why,
+                sent: true,
+            } => Self::FateUnknown(format!("{url}: {why}")),
+            // A proxy lost its connection to the service.
+            Self::Unavailable(refusal) if matches!(refusal.status, 502 | 504) => {
+                Self::FateUnknown(refusal.to_string())
+            }
+            // A proxy failed, perhaps after it had passed the request on.
+            Self::Refused(refusal) if refusal.status >= 500 && refusal.code.is_empty() => {
+                Self::FateUnknown(refusal.to_string())
+            }
+            // Whoever answered may have passed the request on as well.
+            Self::Odd { .. } => Self::FateUnknown(self.to_string()),
+            error => error,
+        }
+    }
 }

@@ -50,7 +50,11 @@ impl Client {
             body: Some(""),
             ..Asked::default()
         };
-        let answer = self.once(&asked).and_then(Answer::success)?;
-        Ok((answer.json()?, answer.text))
+        let answer = self.once(&asked).and_then(Answer::success);
+        let told = answer.and_then(|answer| Ok((answer.json()?, answer.text)));
+        told.map_err(|error| match wanted {
+            Some(_) => error.of_change(),
+            None => error,
+        })
     }
 }

@@ -28,6 +28,8 @@ mod tests;
 
 pub use backup::Backup;
 pub use changes::{Change, Changes, ChangesAfter, Freed};
+#[doc(hidden)]
+pub use connection::port;
 pub use connection::{Client, Settings};
 pub use error::{Error, Refusal};
 pub use filter::{Filter, Query};

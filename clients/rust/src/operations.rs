@@ -98,19 +98,7 @@ impl Client {
             headers,
             ..Asked::default()
         };
-        match self.ask_primary(&asked) {
-            Ok(_) => Ok(()),
-            Err(Error::Unreachable {
-                url,
-                why,
-                sent: true,
-            }) => Err(Error::FateUnknown(format!("{url}: {why}"))),
-            // A proxy lost its connection to the service.
-            Err(Error::Unavailable(refusal)) if matches!(refusal.status, 502 | 504) => {
-                Err(Error::FateUnknown(refusal.to_string()))
-            }
-            Err(error) => Err(error),
-        }
+        self.ask_primary(&asked).map_err(Error::of_change)
     }
 }
 

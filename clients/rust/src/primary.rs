@@ -42,14 +42,14 @@ impl Client {
         self.known.get()
     }
 
-    /// Sends a request to the known primary, and then to each address that a standby names, up to a
+    /// Sends an operation to the known primary, and then to each address that a standby names, up to a
     /// limit. None of the members that were passed over has applied the operation.
-    pub(crate) fn ask_primary(&self, asked: &Asked<'_>) -> Result<Answer, Error> {
+    pub(crate) fn ask_primary(&self, asked: &Asked<'_>) -> Result<(), Error> {
         let mut passed = Vec::new();
         loop {
             let known = self.known.get();
             let at = known.clone().unwrap_or_else(|| self.base.clone());
-            let outcome = self.once_at(&at, asked).and_then(Answer::success);
+            let outcome = self.once_at(&at, asked).and_then(Answer::applied);
             let next = match &outcome {
                 Err(Error::Unavailable(refusal)) => self.named(refusal),
                 // That primary may be gone for good; the configured address may know another.

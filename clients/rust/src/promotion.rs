@@ -51,14 +51,8 @@ impl Client {
             wait,
             ..Asked::default()
         };
-        match self.once(&asked).and_then(Answer::success) {
-            Ok(answer) => answer.json(),
-            Err(Error::Unreachable {
-                url,
-                why,
-                sent: true,
-            }) => Err(Error::FateUnknown(format!("{url}: {why}"))),
-            Err(error) => Err(error),
-        }
+        let answer = self.once(&asked).and_then(Answer::success);
+        let promoted = answer.and_then(|answer| answer.json());
+        promoted.map_err(Error::of_change)
     }
 }

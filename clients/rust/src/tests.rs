@@ -173,7 +173,7 @@ fn a_loop_of_standbys_ends_in_an_error_that_lists_them() {
 
 #[test]
 fn a_primary_with_an_invalid_url_or_another_scheme_is_not_contacted() {
-    for named in ["nowhere at all", "ftp://h", "https://h"] {
+    for named in ["nowhere at all", "ftp://h", "https://h", "http://h:99999"] {
         let standby = peer_that(|_| vec![standby_of(named)]);
         let error = standby.client().remove_widget("E").expect_err("not asked");
         let told = error.to_string();
@@ -195,6 +195,62 @@ fn wg505_and_a_gateway_timeout_are_reported_as_unknown_fate() {
         assert!(matches!(error, Error::FateUnknown(_)), "{error:?}");
         peer.asked();
     }
+}
+
+/// Any other server answers 200 to what it does not understand.
+#[test]
+fn an_answer_that_is_not_the_services_leaves_the_fate_of_a_change_unknown() {
+    const PAGE: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<html>";
+    for (answer, why) in [
+        (PAGE, "the status must be 204, it is 200"),
+        (
+            "HTTP/1.1 202 Accepted\r\nConnection: close\r\n\r\n",
+            "the status must be 204, it is 202",
+        ),
+        (
+            "HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\n\r\n<html>",
+            "the answer is 500 without an error object",
+        ),
+    ] {
+        let answers: &'static [&'static str] = Box::leak(Box::new([answer; 2]));
+        let peer = peer(answers);
+        let client = peer.client();
+        // Enough for one attempt, because the first pause is longer.
+        let patience = Duration::from_millis(50);
+        let safely = client.safely(&Operation::remove_widget("E"), patience);
+        for error in [client.remove_widget("E"), safely] {
+            let error = error.expect_err("not applied");
+            assert!(matches!(error, Error::FateUnknown(_)), "{error:?}");
+            assert!(error.to_string().contains(why), "{error}");
+        }
+        peer.asked();
+    }
+    let peer = peer(&[PAGE; 3]);
+    let client = peer.client();
+    let promoted = client.promote().expect_err("not promoted");
+    assert!(matches!(promoted, Error::FateUnknown(_)), "{promoted:?}");
+    let named = client.holder(Some("alone")).expect_err("not named");
+    assert!(matches!(named, Error::FateUnknown(_)), "{named:?}");
+    // This only asks.
+    let asked = client.holder(None).expect_err("not shown");
+    assert!(matches!(asked, Error::Odd { .. }), "{asked:?}");
+    peer.asked();
+}
+
+#[test]
+fn a_timeout_that_allows_no_answer_is_refused() {
+    let settings = Settings {
+        url: "localhost:1".into(),
+        token: None,
+        ca: None,
+        insecure: false,
+        timeout: Duration::ZERO,
+    };
+    let refused = Client::new(&settings).expect_err("no time");
+    assert_eq!(
+        refused.to_string(),
+        "the timeout must be at least 1ms, 0ns was given"
+    );
 }
 
 #[test]

@@ -17,7 +17,8 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, mpsc},
+    thread,
     time::Duration,
 };
 
@@ -91,7 +92,7 @@ pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// Succeeds if the response is 200, and otherwise says what was received instead.
+/// Succeeds if the service answers with 200, and otherwise says what was received instead.
 fn ask(
     address: SocketAddr,
     tls: Option<Arc<ClientConfig>>,
@@ -121,9 +122,20 @@ fn ask(
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status_line = head.lines().next().unwrap_or_default();
     if status_line.starts_with("HTTP/1.1 200 ") {
-        return Ok(());
+        if is_ours(head) {
+            return Ok(());
+        }
+        return Err(format!("{url}: another server answered, without `Server: widgets/…`").into());
     }
     Err(format!("{url} answered {status_line:?} {}", body.escape_debug()).into())
+}
+
+/// Returns whether the head of a response names this program as the server.
+fn is_ours(head: &str) -> bool {
+    let mut headers = head.lines().filter_map(|line| line.split_once(':'));
+    headers.any(|(name, value)| {
+        name.eq_ignore_ascii_case("server") && value.trim_start().starts_with("widgets/")
+    })
 }
 
 /// Returns whether a response is a TLS record (RFC 8446, 5.1), such as the alert that answers a
@@ -140,15 +152,33 @@ fn is_no_tls(error: &(dyn Error + 'static)) -> bool {
     matches!(tls, Some(rustls::Error::InvalidMessage(_)))
 }
 
+/// Returns the response if the exchange is over within `timeout`.
 fn exchange(
     address: SocketAddr,
     tls: Option<Arc<ClientConfig>>,
     path: &str,
     timeout: Duration,
-) -> Result<Vec<u8>, Box<dyn Error>> {
-    let stream = TcpStream::connect_timeout(&address, timeout)?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
+) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+    let (sender, answered) = mpsc::channel();
+    let path = path.to_owned();
+    // A server that sends a byte now and then would stay within a limit on each read. A blocked read
+    // cannot be cancelled, so a separate thread reads, and this one can give up.
+    let exchange = move || drop(sender.send(exchange_patiently(address, tls, &path)));
+    thread::Builder::new()
+        .name("health".into())
+        .spawn(exchange)?;
+    match answered.recv_timeout(timeout) {
+        Ok(answer) => answer,
+        Err(_) => Err(format!("no whole answer within {timeout:?}").into()),
+    }
+}
+
+fn exchange_patiently(
+    address: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
+    path: &str,
+) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+    let stream = TcpStream::connect(address)?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     match tls {
         None => Ok(answer(stream, &request)?),
@@ -188,11 +218,20 @@ mod tests {
     }
 
     #[test]
-    fn only_status_200_is_healthy() {
+    fn only_status_200_of_this_service_is_healthy() {
         assert_eq!(
-            asked("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
+            asked("HTTP/1.1 200 OK\r\nserver: widgets/0.2.0\r\ncontent-length: 0\r\n\r\n"),
             Ok(())
         );
+        for other in [
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\nserver: widgets/0.2.0",
+            "HTTP/1.1 200 OK\r\nServer: nginx\r\n\r\nok",
+        ] {
+            assert_eq!(
+                asked(other).unwrap_err(),
+                "http://service/ready: another server answered, without `Server: widgets/…`"
+            );
+        }
         assert_eq!(
             asked("HTTP/1.1 503 Service Unavailable\r\n\r\nno database").unwrap_err(),
             "http://service/ready answered \"HTTP/1.1 503 Service Unavailable\" no database"
@@ -246,10 +285,30 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("its address");
         let silent = ask(address, None, "/live", Duration::from_millis(50));
-        assert!(silent.is_err(), "a peer that never answers");
+        let silent = silent.expect_err("a peer that never answers").to_string();
+        assert!(silent.ends_with("no whole answer within 50ms"), "{silent}");
         drop(listener);
         let nobody = ask(address, None, "/live", TIMEOUT).expect_err("nobody listens");
         assert!(nobody.to_string().contains("refused"), "{nobody}");
+    }
+
+    #[test]
+    fn an_answer_that_never_ends_is_unhealthy() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let (done, is_done) = mpsc::channel::<()>();
+        let peer = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            // A byte comes often enough for any limit on one read.
+            while is_done.recv_timeout(Duration::from_millis(10)).is_err() {
+                drop(stream.write_all(b"H"));
+            }
+        });
+        let endless = ask(address, None, "/ready", Duration::from_millis(500));
+        done.send(()).expect("the peer waits");
+        peer.join().expect("the peer ends");
+        let told = endless.expect_err("no end").to_string();
+        assert!(told.ends_with("no whole answer within 500ms"), "{told}");
     }
 
     #[test]

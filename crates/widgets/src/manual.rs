@@ -1,6 +1,6 @@
 //! `widgets manual`: the manual pages, made from the same source as `--help`.
 
-use crate::{Outcome, help};
+use crate::{Misuse, Outcome, help};
 use clap::{Command, CommandFactory as _};
 use clap_mangen::Man;
 use std::{
@@ -29,7 +29,8 @@ pub(crate) fn run(Arguments { command, output }: &Arguments) -> Outcome {
     if let Some(directory) = output {
         write_all(&program, directory)?;
     } else {
-        io::stdout().write_all(&page(find(&program, command)?)?)?;
+        let found = find(&program, command).map_err(Misuse)?;
+        io::stdout().write_all(&page(found)?)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -119,9 +119,7 @@ impl Target {
         }
         // An IPv6 address has brackets in a URL, but nowhere else.
         let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let port = authority
-            .port_u16()
-            .unwrap_or(if secure { 443 } else { 80 });
+        let port = widgets_client::port(&uri)?.unwrap_or(if secure { 443 } else { 80 });
         if let Some(token) = &settings.token
             && !token.bytes().all(|byte| byte.is_ascii_graphic())
         {
@@ -216,13 +214,14 @@ impl Target {
                          https://?"
                     );
                 }
-                let is_distrust = error.to_string().starts_with("invalid peer certificate");
+                let why = widgets_tls::text(&error);
+                let is_distrust = why.starts_with("invalid peer certificate");
                 let hint = if is_distrust {
                     " (--ca FILE trusts another authority, --insecure any certificate)"
                 } else {
                     ""
                 };
-                format!("TLS with {}: {error}{hint}", self.origin)
+                format!("TLS with {}: {why}{hint}", self.origin)
             })?;
         let agreed = tls.get_ref().1.alpn_protocol();
         if self.protocol == Protocol::Http2 && agreed != Some(b"h2") {
@@ -326,12 +325,17 @@ mod tests {
         assert_eq!(primary.token(), Some("t"));
         let again = plain.primary("http://primary:2/api/").unwrap();
         assert!(Rc::ptr_eq(&primary, &again));
-        for number in 0..2 * PRIMARIES_MAX {
+        for number in 1..=2 * PRIMARIES_MAX {
             plain.primary(&format!("http://primary:{number}")).unwrap();
         }
         assert_eq!(plain.primaries.borrow().len(), PRIMARIES_MAX);
         let why = plain.primary("nowhere at all").err().unwrap();
         assert!(why.contains("cannot be read"), "{why}");
+        for port in ["0", "99999", "80abc", ""] {
+            let why = plain.primary(&format!("http://primary:{port}"));
+            let why = why.err().unwrap();
+            assert!(why.starts_with("the port must be 1 to 65535, "), "{why}");
+        }
         let secure = target("https://standby:1");
         let why = secure.primary("http://primary:2").err().unwrap();
         assert_eq!(why, "\"http://primary:2\" is not of https");

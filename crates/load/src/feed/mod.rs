@@ -255,7 +255,7 @@ impl Reading<'_> {
             let mut from_now = self.client.changes(ChangesAfter::Now, None, &[]);
             from_now.next_page(Duration::ZERO)?;
             for each in waiting.iter_mut() {
-                let end = position(&from_now).map(str::to_owned);
+                let end = from_now.position().map(str::to_owned);
                 each.position = each.position.take().or(end);
             }
         }
@@ -267,7 +267,7 @@ impl Reading<'_> {
             ledger.tell(change, heard);
         }
         drop(ledger);
-        let read = position(changes);
+        let read = changes.position();
         for each in waiting.extract_if(.., |each| read >= each.position.as_deref()) {
             // The caller may have given up.
             let _ = each.ask.send(());
@@ -284,13 +284,5 @@ impl Reading<'_> {
                 ledger.settle(settled);
             }
         }
-    }
-}
-
-/// Returns where the next page begins. The positions of one store sort by age.
-fn position<'a>(changes: &'a Changes<'_>) -> Option<&'a str> {
-    match changes.after() {
-        ChangesAfter::Position(position) => Some(position),
-        ChangesAfter::Oldest | ChangesAfter::Now => None,
     }
 }

@@ -2,7 +2,10 @@
 
 use super::{EXIT_CODES, Failure, Service, exit, table, table::shown};
 use crate::Outcome;
-use std::io::{self, Write as _};
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+};
 use widgets_client::{Filter, Query};
 
 /// How many widgets are shown by default.
@@ -118,10 +121,59 @@ impl List {
             // This is not part of the list, so it goes where a pipe does not carry it along.
             writeln!(
                 io::stderr(),
-                "there may be more: continue with --after '{}'",
-                shown(after)
+                "there may be more: continue with --after={}",
+                word(after)
             )?;
         }
         Ok(())
+    }
+}
+
+/// Returns a text as one word for a shell. What a terminal would act on is written as bytes in octal
+/// numbers, which not every shell reads in another form.
+fn word(text: &str) -> String {
+    if shown(text) == text {
+        return format!("'{}'", text.replace('\'', r"'\''"));
+    }
+    let mut word = String::from("$'");
+    for character in text.chars() {
+        let mut bytes = [0; 4];
+        let one: &str = character.encode_utf8(&mut bytes);
+        if matches!(one, "'" | "\\") {
+            word.extend(["\\", one]);
+        } else if shown(one) == one {
+            word.push_str(one);
+        } else {
+            for byte in one.bytes() {
+                // Writing to a string does not fail.
+                _ = write!(word, "\\{byte:03o}");
+            }
+        }
+    }
+    word.push('\'');
+    word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::word;
+    use std::process::Command;
+
+    #[test]
+    fn a_serial_number_in_a_hint_is_one_word_of_a_shell() {
+        for (text, written) in [
+            ("E-1", "'E-1'"),
+            ("-x", "'-x'"),
+            ("it's $HOME `\\", r"'it'\''s $HOME `\'"),
+            ("\u{1}7", r"$'\0017'"),
+            ("a\tb\n", r"$'a\011b\012'"),
+            ("it's \\\u{202e}", r"$'it\'s \\\342\200\256'"),
+            ("日本", "'日本'"),
+        ] {
+            assert_eq!(word(text), written);
+            let script = format!("printf %s {}", word(text));
+            let read = Command::new("bash").args(["-c", &script]).output();
+            assert_eq!(read.expect("bash runs").stdout, text.as_bytes(), "{script}");
+        }
     }
 }

@@ -24,6 +24,7 @@ pub(crate) use {
 
 use crate::{Misuse, Outcome};
 use std::{
+    env::{self, VarError},
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -79,7 +80,7 @@ pub(crate) struct Service {
     url: String,
     #[command(flatten)]
     credentials: Credentials,
-    /// How long a response may take.
+    /// How long a response may take. Without one, a few more attempts follow.
     #[arg(long, default_value = "10s", value_parser = quantity::time, help_heading = "Connection")]
     timeout: Duration,
 }
@@ -102,7 +103,14 @@ impl Credentials {
                 Some(text.trim().to_owned())
             }
             // There is no flag for it, because every user of the machine can read command lines.
-            None => std::env::var("WIDGETS_TOKEN").ok(),
+            None => match env::var("WIDGETS_TOKEN") {
+                Ok(token) => Some(token),
+                Err(VarError::NotPresent) => None,
+                Err(VarError::NotUnicode(_)) => {
+                    let why = "the token in WIDGETS_TOKEN is not UTF-8 text";
+                    return Err(Error::Settings(why.into()));
+                }
+            },
         };
         Client::new(&Settings {
             url,

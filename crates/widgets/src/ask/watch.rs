@@ -4,10 +4,12 @@ use super::{EXIT_CODES, Failure, Service, exit, table::shown};
 use crate::Outcome;
 use std::{
     io::{self, IsTerminal as _, Write},
-    thread,
-    time::{Duration, Instant, SystemTime},
+    os::fd::AsFd as _,
+    process, thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use widgets_client::{Change, ChangesAfter, Error};
+use tokio::{io::Interest, net::unix::pipe, runtime};
+use widgets_client::{Change, ChangesAfter, Client, Error};
 
 /// How long the service is asked to wait for a change.
 const WAIT: Duration = Duration::from_secs(20);
@@ -82,6 +84,12 @@ fn since(text: &str) -> Result<Since, String> {
     )
 }
 
+/// Returns the time this long ago, or `None` if it is before 1970: such times cannot be written, and
+/// every change is later.
+fn earlier(now: SystemTime, ago: Duration) -> Option<SystemTime> {
+    now.checked_sub(ago).filter(|time| *time >= UNIX_EPOCH)
+}
+
 fn written(time: SystemTime) -> String {
     humantime::format_rfc3339_micros(time).to_string()
 }
@@ -103,18 +111,34 @@ impl Watch {
             Some(Since::Position(position)) => (ChangesAfter::Position(position), None),
             Some(Since::Time(time)) => (ChangesAfter::Oldest, Some(time)),
             Some(Since::Ago(ago)) => {
-                let time = SystemTime::now().checked_sub(ago);
+                let time = earlier(SystemTime::now(), ago);
                 (ChangesAfter::Oldest, time.map(written))
             }
         };
+        // A page after the newest change at present may have newer ones already, so an empty page
+        // need never come.
+        let end = if self.no_follow {
+            newest(&client)?
+        } else {
+            None
+        };
+        if !self.no_follow {
+            exit_with_reader()?;
+        }
         let mut changes = client.changes(after, self.widget.as_deref(), &self.operation);
         let mut out = io::stdout().lock();
         let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let wait = if self.no_follow { Duration::ZERO } else { WAIT };
         // If the first attempt fails, the address is more likely wrong than the service restarting.
         let (mut reached, mut told) = (false, false);
         loop {
+            // The first answer shows that the service is there, so nothing else is waited for.
+            let wait = if self.no_follow || !reached {
+                Duration::ZERO
+            } else {
+                WAIT
+            };
             let asked = Instant::now();
+            let before = changes.after().clone();
             let page = match changes.next_page(wait) {
                 Ok(page) => page,
                 Err(error @ (Error::Unreachable { .. } | Error::Unavailable(_)))
@@ -131,9 +155,13 @@ impl Watch {
             };
             (reached, told) = (true, false);
             let nothing = page.is_empty();
-            let end = nothing && self.no_follow;
+            // If a page leads nowhere, nothing is left to read, whatever the positions are.
+            let is_end =
+                changes.position() >= end.as_deref() || nothing && *changes.after() == before;
             for (change, json) in page {
-                if from.as_ref().is_some_and(|from| change.at < *from) {
+                let is_early = from.as_ref().is_some_and(|from| change.at < *from);
+                let is_late = end.as_ref().is_some_and(|end| change.position > *end);
+                if is_early || is_late {
                     continue;
                 }
                 if self.json {
@@ -143,14 +171,45 @@ impl Watch {
                 }
             }
             out.flush()?;
-            if end {
+            if self.no_follow && is_end {
                 return Ok(());
             }
-            if nothing {
+            if nothing && !wait.is_zero() {
                 thread::sleep(EMPTY.saturating_sub(asked.elapsed()));
             }
         }
     }
+}
+
+/// Ends the process once nobody reads standard output any more, as `tail -f` does. Until the next
+/// change there is nothing to write, so no write would fail.
+fn exit_with_reader() -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let out = io::stdout().as_fd().try_clone_to_owned()?;
+    let wait = move || {
+        let gone = runtime.block_on(async {
+            // Unchecked, because the check makes writes return before they are done. Nothing is
+            // written here.
+            let out = pipe::Sender::from_owned_fd_unchecked(out)?;
+            while !out.ready(Interest::ERROR).await?.is_error() {}
+            io::Result::Ok(())
+        });
+        // A file has no reader, and cannot be waited for.
+        if gone.is_ok() {
+            process::exit(0);
+        }
+    };
+    let waiting = thread::Builder::new().name("reader".into()).spawn(wait);
+    waiting.map(drop)
+}
+
+/// Returns the position after the newest change at present.
+fn newest(client: &Client) -> Result<Option<String>, Error> {
+    let mut changes = client.changes(ChangesAfter::Now, None, &[]);
+    changes.next_page(Duration::ZERO)?;
+    Ok(changes.position().map(str::to_owned))
 }
 
 /// Writes one change for people: when, who, what.
@@ -213,8 +272,8 @@ fn subject(change: &Change) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Since, line, since};
-    use std::time::Duration;
+    use super::{Since, earlier, line, since, written};
+    use std::time::{Duration, UNIX_EPOCH};
     use widgets_client::Change;
 
     #[test]
@@ -242,6 +301,16 @@ mod tests {
             "latest",
         ] {
             assert!(since(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_age_that_reaches_back_before_1970_means_every_change() {
+        let now = UNIX_EPOCH + Duration::from_hours(500_000);
+        let time = earlier(now, Duration::from_hours(500_000)).expect("a time");
+        assert_eq!(written(time), "1970-01-01T00:00:00.000000Z");
+        for hours in [500_001, 1_000_000, u64::MAX / 3600] {
+            assert_eq!(earlier(now, Duration::from_hours(hours)), None);
         }
     }
 

@@ -80,7 +80,8 @@ impl Source {
             None => self.ask(stream).await,
             Some((connector, name)) => {
                 let stream = connector.connect(name.clone(), stream).await;
-                let stream = stream.map_err(|error| format!("TLS failed: {error}"))?;
+                let stream =
+                    stream.map_err(|error| format!("TLS failed: {}", widgets_tls::text(&error)))?;
                 self.ask(stream).await
             }
         }
