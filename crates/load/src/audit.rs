@@ -140,7 +140,7 @@ impl Reader<'_> {
         self.request.path.push_str(serial_number);
         let mut attempt = 0;
         loop {
-            let exchanged = match self.channel.connect().await {
+            let exchanged = match self.channel.connect(self.timeout).await {
                 Err(cause) => Err(cause),
                 Ok(_) => self
                     .channel

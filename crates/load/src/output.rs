@@ -10,9 +10,9 @@ use crate::os_error::explain;
 use std::{
     collections::BTreeSet,
     ffi::{OsStr, OsString},
-    fs::{self, File, Permissions},
+    fs::{self, File, Permissions, TryLockError},
     io::{self, BufWriter, ErrorKind, Stdout, Write},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -96,7 +96,9 @@ impl Output {
                 to: To::Device(BufWriter::with_capacity(BUFFER_BYTES, file), path.into()),
             });
         }
-        if present.is_some() && existing == Existing::Refuse {
+        // A link that leads nowhere takes the name as well.
+        let is_taken = present.is_some() || fs::symlink_metadata(path).is_ok();
+        if is_taken && existing == Existing::Refuse {
             return Err(exists(path));
         }
         // For a link, the file that it leads to is replaced, as if it were written in place.
@@ -107,21 +109,7 @@ impl Output {
         let mut prefix = OsString::from(".");
         prefix.push(path.file_name().unwrap_or_default());
         prefix.push("-");
-        // The lock is held so that the file is registered from the moment at which it exists.
-        let mut known = unfinished();
-        let partial = tempfile::Builder::new()
-            .prefix(&prefix)
-            .suffix(PARTIAL)
-            .permissions(Permissions::from_mode(MODE))
-            .tempfile_in(directory(&path))
-            // This error names a temporary file that means nothing to the user, so the system's
-            // error is used where possible.
-            .map_err(|error| match fs::metadata(directory(&path)) {
-                Err(error) => failed(&error),
-                Ok(_) => failed(&error.kind().into()),
-            })?;
-        known.insert(partial.path().to_owned());
-        drop(known);
+        let partial = partial(&path, &prefix).map_err(|error| failed(&error))?;
         let this = Self {
             to: To::File {
                 partial: BufWriter::with_capacity(BUFFER_BYTES, partial),
@@ -130,12 +118,9 @@ impl Output {
             },
         };
         if let To::File { partial, path, .. } = &this.to {
-            let file = partial.get_ref().as_file();
-            // Held until the file is closed: if nobody holds the lock of a partial file, its writer
-            // is gone.
-            file.try_lock().map_err(|error| failed(&error.into()))?;
             discard_left_over(path, &prefix);
             if let Some(present) = &present {
+                let file = partial.get_ref().as_file();
                 file.set_permissions(present.permissions())
                     .map_err(|error| failed(&error))?;
             }
@@ -198,6 +183,52 @@ impl Output {
     }
 }
 
+/// Makes an incomplete file, locked until it is closed: if nobody holds the lock of such a file, its
+/// writer is gone.
+fn partial(path: &Path, prefix: &OsStr) -> io::Result<NamedTempFile> {
+    loop {
+        // The lock is held so that the file is registered from the moment at which it exists.
+        let mut known = unfinished();
+        let partial = tempfile::Builder::new()
+            .prefix(prefix)
+            .rand_bytes(RANDOM_BYTES)
+            .suffix(PARTIAL)
+            .permissions(Permissions::from_mode(MODE))
+            .tempfile_in(directory(path))
+            // This error names a temporary file that means nothing to the user, so the system's
+            // error is used where possible.
+            .map_err(|error| match fs::metadata(directory(path)) {
+                Err(error) => error,
+                Ok(_) => error.kind().into(),
+            })?;
+        known.insert(partial.path().to_owned());
+        drop(known);
+        match is_claimed(&partial) {
+            Ok(true) => return Ok(partial),
+            outcome => {
+                unfinished().remove(partial.path());
+                outcome?;
+            }
+        }
+    }
+}
+
+/// Locks an incomplete file, and reports whether it still has its name. Until it was locked, another
+/// writer may have taken it for left over.
+fn is_claimed(partial: &NamedTempFile) -> io::Result<bool> {
+    match partial.as_file().try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(false),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let ours = partial.as_file().metadata()?;
+    match fs::symlink_metadata(partial.path()) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes what killed writers of this file have left behind. A file that is still being written is
 /// locked.
 fn discard_left_over(path: &Path, prefix: &OsStr) {
@@ -208,8 +239,10 @@ fn discard_left_over(path: &Path, prefix: &OsStr) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.as_encoded_bytes();
-        let is_partial =
-            name.starts_with(prefix.as_encoded_bytes()) && name.ends_with(PARTIAL.as_bytes());
+        // The incomplete files of `all-2` begin as those of `all` do, and are longer.
+        let is_partial = name.len() == prefix.len() + RANDOM_BYTES + PARTIAL.len()
+            && name.starts_with(prefix.as_encoded_bytes())
+            && name.ends_with(PARTIAL.as_bytes());
         if is_partial
             && let Ok(file) = File::open(entry.path())
             && file.try_lock().is_ok()
@@ -218,6 +251,9 @@ fn discard_left_over(path: &Path, prefix: &OsStr) {
         }
     }
 }
+
+/// The number of random characters in the names of incomplete files.
+const RANDOM_BYTES: usize = 6;
 
 /// The suffix of the names of incomplete files.
 const PARTIAL: &str = ".partial";
@@ -305,8 +341,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("all.jsonl");
         for name in [
-            ".all.jsonl-Ab12.partial",
-            ".other-Ab12.partial",
+            ".all.jsonl-Ab12Cd.partial",
+            ".all.jsonl-2-Ab12Cd.partial",
+            ".other-Ab12Cd.partial",
             ".all.jsonl-x",
         ] {
             fs::write(directory.path().join(name), "half").unwrap();
@@ -319,19 +356,61 @@ mod tests {
             .collect();
         assert_eq!(
             partial.len(),
-            3,
-            "both that are written, and no partial file: {partial:?}"
+            4,
+            "both that are written, and no partial file of theirs: {partial:?}"
         );
         assert!(
-            !partial.contains(&".all.jsonl-Ab12.partial".into()),
+            !partial.contains(&".all.jsonl-Ab12Cd.partial".into()),
             "{partial:?}"
         );
         first.finish().unwrap();
         second.finish().unwrap();
         assert_eq!(
             names(directory.path()),
-            [".all.jsonl-x", ".other-Ab12.partial", "all.jsonl"]
+            [
+                ".all.jsonl-2-Ab12Cd.partial",
+                ".all.jsonl-x",
+                ".other-Ab12Cd.partial",
+                "all.jsonl"
+            ]
         );
+    }
+
+    #[test]
+    fn writers_of_the_same_file_never_remove_each_others_partial_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("all.jsonl");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let output = Output::create(&path, Existing::Replace).unwrap();
+                        let To::File { partial, .. } = &output.to else {
+                            unreachable!("it is no device");
+                        };
+                        assert!(partial.get_ref().path().exists());
+                    }
+                });
+            }
+        });
+        assert_eq!(names(directory.path()), [""; 0]);
+    }
+
+    #[test]
+    fn a_partial_file_that_was_removed_before_its_lock_is_not_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = || NamedTempFile::new_in(directory.path()).unwrap();
+        assert!(is_claimed(&made()).unwrap());
+        let removed = made();
+        fs::remove_file(removed.path()).unwrap();
+        assert!(!is_claimed(&removed).unwrap());
+        // Another file may have the name by now.
+        fs::write(removed.path(), "another's").unwrap();
+        assert!(!is_claimed(&removed).unwrap());
+        let being_removed = made();
+        let other = File::open(being_removed.path()).unwrap();
+        other.try_lock().unwrap();
+        assert!(!is_claimed(&being_removed).unwrap());
     }
 
     #[test]
@@ -377,6 +456,16 @@ mod tests {
         output.finish().unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read(&file).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_refused_at_once_as_an_existing_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        let refused = Output::create(&link, Existing::Refuse).err().unwrap();
+        assert!(refused.contains("already exists"), "{refused}");
+        assert_eq!(names(directory.path()), ["link"]);
     }
 
     #[test]

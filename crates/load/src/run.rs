@@ -96,6 +96,27 @@ impl Plan {
         !self.objectives.is_empty()
     }
 
+    /// Checks that something will be measured.
+    fn check(&self) -> Result<(), Error> {
+        let time = |time: Duration| (time.is_zero(), humantime::format_duration(time).to_string());
+        let (setting, (is_zero, given)) = if self.is_search() {
+            ("step", time(self.step))
+        } else if self.requests == Some(0) {
+            ("requests", (true, "0".into()))
+        } else {
+            ("duration", time(self.duration))
+        };
+        if is_zero {
+            let limit = "more than 0".into();
+            return Err(Error::Setting {
+                setting,
+                limit,
+                given,
+            });
+        }
+        Ok(())
+    }
+
     /// Returns every setting by its name on the command line, except the token.
     fn settings(&self) -> Vec<(String, String)> {
         let session = &self.session;
@@ -166,6 +187,7 @@ impl Plan {
 
 /// Performs the run.
 pub fn run(plan: Plan) -> Result<Report, Error> {
+    plan.check()?;
     block_on(run_async(plan))?
 }
 
@@ -452,18 +474,7 @@ fn judge(report: &mut Report, plan: &Plan, wrong_in_warm_up: u64, unproven: Opti
         }),
         Some(_) | None => {}
     }
-    for objective in &plan.fail_if {
-        for stretch in report
-            .stretches
-            .iter()
-            .filter(|stretch| objective.holds(stretch))
-        {
-            failures.push(format!(
-                "{objective} is true: {}.",
-                objective.observed(stretch)
-            ));
-        }
-    }
+    failures.extend(true_conditions(&plan.fail_if, &report.stretches));
     if report
         .search
         .as_ref()
@@ -474,9 +485,60 @@ fn judge(report: &mut Report, plan: &Plan, wrong_in_warm_up: u64, unproven: Opti
     report.failures = failures;
 }
 
+/// Returns a failure for each condition that is true of a stretch. One that cannot be checked, because
+/// its figure was not measured, is a failure too.
+fn true_conditions(fail_if: &[Objective], stretches: &[StretchReport]) -> Vec<String> {
+    let mut failures = Vec::new();
+    for objective in fail_if {
+        let observed: Vec<_> = stretches
+            .iter()
+            .filter_map(|stretch| Some((objective.observed(stretch)?, objective.holds(stretch))))
+            .collect();
+        if observed.is_empty() {
+            failures.push(format!(
+                "{objective} cannot be checked: nothing was measured."
+            ));
+        }
+        let held = observed.into_iter().filter(|(_, holds)| *holds);
+        failures.extend(held.map(|(observed, _)| format!("{objective} is true: {observed}.")));
+    }
+    failures
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::Percentiles;
+
+    #[test]
+    fn a_condition_on_a_figure_that_was_not_measured_is_a_failure() {
+        let fail_if = ["p99>10ms", "errors>0%", "rate<1"].map(|text| text.parse().unwrap());
+        let unchecked = |text: &str| format!("{text} cannot be checked: nothing was measured.");
+        assert_eq!(true_conditions(&fail_if, &[]).len(), 3);
+        let nothing = StretchReport::default();
+        assert_eq!(
+            true_conditions(&fail_if, &[nothing]),
+            [
+                unchecked("p99>10ms"),
+                unchecked("errors>0%"),
+                "rate<1 is true: 0.".into()
+            ]
+        );
+        let measured = StretchReport {
+            requests: 1,
+            requests_per_second: 1.0,
+            latency: Percentiles {
+                count: 1,
+                p99_us: 20_000.0,
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        assert_eq!(
+            true_conditions(&fail_if, &[measured]),
+            ["p99>10ms is true: 20.0 ms."]
+        );
+    }
 
     #[test]
     fn a_rate_is_a_number_or_max() {

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, time::Duration};
 pub struct Outcome(usize);
 
 impl Outcome {
-    const NAMES: [&'static str; 19] = [
+    const NAMES: [&'static str; 22] = [
         "ok",
         "23505",
         "22P02",
@@ -27,10 +27,13 @@ impl Outcome {
         "WG005",
         "WG006",
         "WG007",
+        "WG408",
+        "WG429",
         "WG503",
         "WG504",
-        "WG505",
+        "WG506",
         "WG507",
+        "WG505",
         "timeout",
         "connection",
         "unsent",
@@ -39,18 +42,18 @@ impl Outcome {
     /// Accepted.
     pub const OK: Self = Self(0);
     /// No answer in time.
-    pub const TIMEOUT: Self = Self(15);
+    pub const TIMEOUT: Self = Self(18);
     /// The connection ended before the answer came.
-    pub const CONNECTION: Self = Self(16);
+    pub const CONNECTION: Self = Self(19);
     /// The connection ended before the request was sent.
-    pub const UNSENT: Self = Self(17);
+    pub const UNSENT: Self = Self(20);
     /// An answer without a code, or with one that the rules do not know.
-    pub const OTHER: Self = Self(18);
+    pub const OTHER: Self = Self(21);
 
     /// Returns the outcome for this code.
     #[must_use]
     pub fn of_code(code: &str) -> Self {
-        let known = Self::NAMES[1..15].iter().position(|&name| name == code);
+        let known = Self::NAMES[1..18].iter().position(|&name| name == code);
         known.map_or(Self::OTHER, |position| Self(position + 1))
     }
 
@@ -65,6 +68,12 @@ impl Outcome {
     #[must_use]
     pub const fn is_error(self) -> bool {
         self.0 >= 11
+    }
+
+    /// Reports whether the service says that it applied nothing, for a reason that no rule predicts.
+    #[must_use]
+    pub const fn is_turned_away(self) -> bool {
+        matches!(self.0, 11..17)
     }
 
     /// Returns every outcome.
@@ -99,7 +108,7 @@ pub struct Measured {
     pub latency: [Histogram<u64>; Kind::ALL.len()],
     /// Service time of all kinds.
     pub service: Histogram<u64>,
-    /// Time from sending to a 503 that says that nothing was applied.
+    /// Time from sending to an answer that [turned the request away](Outcome::is_turned_away).
     pub turned_away: Histogram<u64>,
     /// How late the generator was.
     pub lag: Histogram<u64>,
@@ -155,8 +164,8 @@ impl Measured {
     /// Records one request.
     ///
     /// A request that was never answered counts with the time that was spent waiting for it. A
-    /// request that was turned away unapplied (503) is timed separately, and one that was not sent
-    /// is not timed at all, because a fast refusal is not a fast answer.
+    /// request that was turned away is timed separately, and one that was not sent is not timed at
+    /// all, because a fast refusal is not a fast answer.
     pub(crate) fn record(&mut self, sample: &Sample) {
         self.outcomes[sample.kind.index()][sample.outcome.0] += 1;
         self.wrong += u64::from(sample.wrong);
@@ -164,9 +173,9 @@ impl Measured {
         record(&mut self.lag, sample.sent.saturating_sub(ready));
         record(&mut self.wait, sample.free.saturating_sub(sample.due));
         let service = sample.done.saturating_sub(sample.sent);
-        match sample.outcome.as_str() {
-            "WG503" | "WG504" | "WG507" => record(&mut self.turned_away, service),
-            "unsent" => {}
+        match sample.outcome {
+            turned_away if turned_away.is_turned_away() => record(&mut self.turned_away, service),
+            Outcome::UNSENT => {}
             _ => {
                 let latency = &mut self.latency[sample.kind.index()];
                 record(latency, sample.done.saturating_sub(sample.due));
@@ -331,18 +340,18 @@ mod tests {
     #[test]
     fn refusals_by_overload_are_not_latencies_but_timeouts_are() {
         let mut measured = Measured::default();
-        for code in ["WG503", "WG504", "WG507"] {
+        for code in ["WG408", "WG429", "WG503", "WG504", "WG506", "WG507"] {
             measured.record(&sample(Outcome::of_code(code)));
         }
         measured.record(&sample(Outcome::UNSENT));
-        assert_eq!((measured.latency().len(), measured.errors()), (0, 4));
-        assert_eq!(measured.turned_away.len(), 3);
+        assert_eq!((measured.latency().len(), measured.errors()), (0, 7));
+        assert_eq!(measured.turned_away.len(), 6);
         measured.record(&sample(Outcome::TIMEOUT));
         measured.record(&sample(Outcome::of_code("WG505")));
         measured.record(&sample(Outcome::of_code("WG001")));
         measured.record(&sample(Outcome::of_code("WG999")));
-        assert_eq!((measured.latency().len(), measured.errors()), (4, 7));
-        assert_eq!(measured.requests(), 8);
+        assert_eq!((measured.latency().len(), measured.errors()), (4, 10));
+        assert_eq!(measured.requests(), 11);
         assert_eq!(measured.outcomes_of(Kind::AddWidget)["other"], 1);
     }
 

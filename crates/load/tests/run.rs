@@ -21,6 +21,7 @@ use support::{Double, Lie, Server, load, plan};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
+    time::timeout,
 };
 use tokio_rustls::{
     TlsAcceptor,
@@ -119,7 +120,7 @@ fn each_replaced_connection_counts_as_a_reconnect() {
 #[test]
 fn a_run_over_http2_by_prior_knowledge_shares_its_connections() {
     let server = Server::start(Double::new(Lie::None));
-    let (port, accepted) = proxy(server.address, None);
+    let (port, accepted) = proxy(server.address, None, Falls::Never);
     let mut plan = plan(&format!("http://127.0.0.1:{port}"));
     plan.session.target.protocol = Protocol::Http2;
     plan.session.connections = 2;
@@ -132,9 +133,18 @@ fn a_run_over_http2_by_prior_knowledge_shares_its_connections() {
     assert_eq!(accepted.load(Ordering::Relaxed), 3);
 }
 
+/// When a proxy falls silent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Falls {
+    Never,
+    /// Half a second after it accepted the second connection. It closes that one, and accepts the
+    /// following ones, but reads and sends nothing.
+    Silent,
+}
+
 /// Starts a proxy in front of `server`, which terminates TLS if there is an acceptor. Returns its
 /// port, and how many connections it has accepted.
-fn proxy(server: SocketAddr, tls: Option<TlsAcceptor>) -> (u16, Arc<AtomicUsize>) {
+fn proxy(server: SocketAddr, tls: Option<TlsAcceptor>, falls: Falls) -> (u16, Arc<AtomicUsize>) {
     let accepted = Arc::new(AtomicUsize::new(0));
     let counted = accepted.clone();
     let (send_port, port) = std::sync::mpsc::channel();
@@ -150,10 +160,13 @@ fn proxy(server: SocketAddr, tls: Option<TlsAcceptor>) -> (u16, Arc<AtomicUsize>
                 .unwrap();
             loop {
                 let (mut tcp, _) = listener.accept().await.unwrap();
-                counted.fetch_add(1, Ordering::Relaxed);
+                let number = counted.fetch_add(1, Ordering::Relaxed) + 1;
                 tcp.set_nodelay(true).unwrap();
                 let tls = tls.clone();
-                tokio::spawn(async move {
+                let passing = async move {
+                    if falls == Falls::Silent && number > 2 {
+                        std::future::pending::<()>().await;
+                    }
                     let mut plain = TcpStream::connect(server).await.unwrap();
                     plain.set_nodelay(true).unwrap();
                     let Some(acceptor) = tls else {
@@ -164,7 +177,12 @@ fn proxy(server: SocketAddr, tls: Option<TlsAcceptor>) -> (u16, Arc<AtomicUsize>
                     if let Ok(mut tls) = acceptor.accept(tcp).await {
                         let _ = copy_bidirectional(&mut tls, &mut plain).await;
                     }
-                });
+                };
+                if falls == Falls::Silent && number == 2 {
+                    tokio::spawn(timeout(Duration::from_millis(500), passing));
+                } else {
+                    tokio::spawn(passing);
+                }
             }
         });
     });
@@ -173,7 +191,7 @@ fn proxy(server: SocketAddr, tls: Option<TlsAcceptor>) -> (u16, Arc<AtomicUsize>
 
 /// Starts a proxy that terminates TLS in front of `server`, with a certificate for localhost.
 /// Returns its port and the certificate.
-fn tls_proxy(server: SocketAddr) -> (u16, String) {
+fn tls_proxy(server: SocketAddr, falls: Falls) -> (u16, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -183,14 +201,14 @@ fn tls_proxy(server: SocketAddr) -> (u16, String) {
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let (port, _) = proxy(server, Some(TlsAcceptor::from(Arc::new(config))));
+    let (port, _) = proxy(server, Some(TlsAcceptor::from(Arc::new(config))), falls);
     (port, made.cert.pem())
 }
 
 #[test]
 fn http1_and_http2_work_over_tls_and_untrusted_certificates_fail() {
     let server = Server::start(Double::new(Lie::None));
-    let (port, certificate) = tls_proxy(server.address);
+    let (port, certificate) = tls_proxy(server.address, Falls::Never);
     let directory = tempfile::tempdir().unwrap();
     let ca = directory.path().join("ca.pem");
     std::fs::write(&ca, certificate).unwrap();
@@ -219,6 +237,30 @@ fn http1_and_http2_work_over_tls_and_untrusted_certificates_fail() {
     other.session.target.ca = Some(ca);
     let refused = run(other).unwrap_err().to_string();
     assert!(refused.contains("TLS with https://localhost"), "{refused}");
+}
+
+/// A stopped process looks like this: its system accepts connections, and TLS gets no answer.
+#[test]
+fn a_run_ends_if_the_server_accepts_connections_and_says_nothing() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let server = Server::start(Double::new(Lie::None));
+        let (port, _) = tls_proxy(server.address, Falls::Silent);
+        let mut plan = plan(&format!("https://localhost:{port}"));
+        plan.session.target.protocol = protocol;
+        plan.session.target.insecure = true;
+        plan.session.connections = 1;
+        plan.session.timeout = Duration::from_secs(2);
+        plan.requests = None;
+        plan.duration = Duration::from_mins(1);
+        let report = run(plan).unwrap();
+        let ended = report.stretches[0].ended_early.clone().unwrap_or_default();
+        assert!(
+            ended.starts_with("the server cannot be reached: ")
+                && ended.contains("no connection within 2s"),
+            "{ended}: {report}"
+        );
+        assert!(report.stretches[0].requests > 0, "{report}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! HTTP/1.1: one request at a time on a connection that is kept alive.
 
-use super::{Failure, Request, Response, Target, target::Stream};
+use super::{Failure, Request, Response, Target, target::Stream, within};
 use std::{
     future::poll_fn,
     io::Write as _,
@@ -60,14 +60,14 @@ impl Http1 {
         self.stream = None;
     }
 
-    pub(crate) async fn connect(&mut self) -> Result<bool, String> {
+    pub(crate) async fn connect(&mut self, limit: Duration) -> Result<bool, String> {
         if let Some(stream) = &mut self.stream {
             if is_open(stream).await {
                 return Ok(false);
             }
             self.stream = None;
         }
-        self.stream = Some(self.target.connect().await?);
+        self.stream = Some(within(limit, &self.target, self.target.connect()).await?);
         Ok(mem::replace(&mut self.connected_before, true))
     }
 

@@ -1,6 +1,6 @@
 //! h2: several lanes share one connection, with one stream for each request.
 
-use super::{Failure, Request, Response, Target};
+use super::{Failure, Request, Response, Target, within};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Method, header};
@@ -50,7 +50,16 @@ impl Http2 {
         }
     }
 
-    pub(crate) async fn connect(&mut self) -> Result<bool, String> {
+    pub(crate) async fn connect(&mut self, limit: Duration) -> Result<bool, String> {
+        if self.connection.sender.borrow().1.is_some() {
+            return Ok(false);
+        }
+        // The limit includes the time for which another lane of the connection tries.
+        within(limit, &self.target(), self.open()).await
+    }
+
+    /// Opens the connection, unless another lane has done so meanwhile.
+    async fn open(&self) -> Result<bool, String> {
         let connection = &self.connection;
         let _guard = connection.connecting.lock().await;
         if connection.sender.borrow().1.is_some() {

@@ -14,6 +14,7 @@ pub use target::{Protocol, TargetSettings};
 
 use serde::Deserialize;
 use std::{borrow::Cow, rc::Rc, time::Duration};
+use tokio::time::timeout;
 
 /// The parts of a request that differ between requests.
 #[derive(Debug, Default)]
@@ -102,12 +103,12 @@ pub(crate) enum Channel {
 }
 
 impl Channel {
-    /// Ensures that there is a connection. Returns whether it had to be opened in place of an
-    /// earlier one. The error says why there is none.
-    pub(crate) async fn connect(&mut self) -> Result<bool, String> {
+    /// Ensures that there is a connection, which may take as long as `limit`. Returns whether it had
+    /// to be opened in place of an earlier one. The error says why there is none.
+    pub(crate) async fn connect(&mut self, limit: Duration) -> Result<bool, String> {
         match self {
-            Self::Http1(http1) => http1.connect().await,
-            Self::Http2(http2) => http2.connect().await,
+            Self::Http1(http1) => http1.connect(limit).await,
+            Self::Http2(http2) => http2.connect(limit).await,
         }
     }
 
@@ -138,6 +139,22 @@ impl Channel {
             Self::Http2(http2) => http2.exchange(request, timeout).await,
         }
     }
+}
+
+/// Gives up an attempt to connect after `limit`. The system would wait for minutes, and TLS with a
+/// stopped server would wait for ever.
+async fn within<T>(
+    limit: Duration,
+    target: &Target,
+    connecting: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let connected = timeout(limit, connecting).await;
+    connected.unwrap_or_else(|_| {
+        let origin = target.origin();
+        Err(format!(
+            "connecting to {origin}: no connection within {limit:?}"
+        ))
+    })
 }
 
 /// Returns the lanes of one connection: one over HTTP/1.1, `streams` over h2.

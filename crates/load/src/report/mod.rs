@@ -137,8 +137,8 @@ pub struct StretchReport {
     pub latency: Percentiles,
     /// Time from sending a request to its answer.
     pub service: Percentiles,
-    /// Time from sending a request to a 503 that says that nothing was applied. Not included in the
-    /// two above.
+    /// Time from sending a request to an answer that turned it away: nothing was applied, for a
+    /// reason that no rule predicts, such as overload. Not included in the two above.
     #[serde(default)]
     pub turned_away: Percentiles,
     /// How long due requests waited for a free lane.

@@ -4,29 +4,36 @@ use super::{StretchReport, time_text};
 use crate::objective::{Objective, Quantile, Relation, Subject};
 
 impl Objective {
-    /// Reports whether the objective is true of this stretch.
+    /// Reports whether the objective is true of this stretch. It is not true of a figure that was not
+    /// measured.
     #[must_use]
     pub fn holds(&self, stretch: &StretchReport) -> bool {
-        let value = self.value(stretch);
-        match self.relation {
-            Relation::Below => value < self.bound,
-            Relation::Above => value > self.bound,
-        }
+        self.value(stretch)
+            .is_some_and(|value| match self.relation {
+                Relation::Below => value < self.bound,
+                Relation::Above => value > self.bound,
+            })
     }
 
-    /// Returns the observed value as text.
+    /// Returns the observed value as text, if it was measured.
     #[must_use]
-    pub fn observed(&self, stretch: &StretchReport) -> String {
-        let value = self.value(stretch);
-        match self.subject {
+    pub fn observed(&self, stretch: &StretchReport) -> Option<String> {
+        let value = self.value(stretch)?;
+        Some(match self.subject {
             Subject::Quantile(_) | Subject::Mean | Subject::Max => time_text(value * 1e6),
             Subject::Rate | Subject::Errors => self.subject.text(value),
-        }
+        })
     }
 
-    fn value(&self, stretch: &StretchReport) -> f64 {
+    fn value(&self, stretch: &StretchReport) -> Option<f64> {
         let latency = &stretch.latency;
-        match self.subject {
+        let requests = stretch.requests + stretch.unsent;
+        let is_measured = match self.subject {
+            Subject::Quantile(_) | Subject::Mean | Subject::Max => latency.count > 0,
+            Subject::Rate => true,
+            Subject::Errors => requests > 0,
+        };
+        is_measured.then(|| match self.subject {
             Subject::Quantile(quantile) => {
                 let microseconds = match quantile {
                     Quantile::P50 => latency.p50_us,
@@ -41,11 +48,8 @@ impl Objective {
             Subject::Mean => latency.mean_us.round() / 1e6,
             Subject::Max => latency.max_us / 1e6,
             Subject::Rate => stretch.requests_per_second,
-            Subject::Errors => {
-                let all = stretch.requests + stretch.unsent;
-                (stretch.errors + stretch.unsent) as f64 / all.max(1) as f64
-            }
-        }
+            Subject::Errors => (stretch.errors + stretch.unsent) as f64 / requests as f64,
+        })
     }
 }
 
@@ -61,6 +65,7 @@ mod tests {
             errors: 4,
             requests_per_second: 5000.0,
             latency: Percentiles {
+                count: 995,
                 p99_us: 9_000.0,
                 p99_9_us: 20_000.0,
                 ..Default::default()
@@ -80,6 +85,9 @@ mod tests {
         );
         assert!(holds("rate<10k") && !holds("rate<5000"));
         let objective: Objective = "p99<10ms".parse().unwrap();
-        assert_eq!(objective.observed(&stretch()), "9.00 ms");
+        let observed = objective.observed(&stretch());
+        assert_eq!(observed.as_deref(), Some("9.00 ms"));
+        let nothing = StretchReport::default();
+        assert!(!objective.holds(&nothing) && objective.observed(&nothing).is_none());
     }
 }

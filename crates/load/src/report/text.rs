@@ -126,7 +126,7 @@ fn write_stretch(f: &mut fmt::Formatter<'_>, stretch: &StretchReport) -> fmt::Re
     write_times(f, "all: latency", &stretch.latency)?;
     write_times(f, "     service time", &stretch.service)?;
     if stretch.turned_away.count > 0 {
-        write_times(f, "     time to a 503", &stretch.turned_away)?;
+        write_times(f, "     turned away", &stretch.turned_away)?;
     }
     write_times(f, "     wait for lane", &stretch.wait)?;
     write_times(f, "     generator lag", &stretch.lag)?;

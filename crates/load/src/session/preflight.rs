@@ -105,7 +105,7 @@ async fn read(
         ..Request::default()
     };
     let asked = async {
-        channel.connect().await?;
+        channel.connect(settings.timeout).await?;
         let answer = channel.exchange(&request, settings.timeout).await;
         answer.map_err(|failure| failure.cause)
     };

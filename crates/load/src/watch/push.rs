@@ -89,7 +89,7 @@ async fn has_vmui(target: &Rc<Target>) -> Result<bool, String> {
         path: "/vmui/".into(),
         ..Request::default()
     };
-    channel.connect().await?;
+    channel.connect(PATIENCE).await?;
     let answer = channel.exchange(&request, PATIENCE).await;
     Ok(answer.map_err(|failure| failure.cause)?.status == 200)
 }
@@ -139,7 +139,7 @@ async fn send(target: Rc<Target>, mut batches: mpsc::Receiver<String>) {
 }
 
 async fn push(channel: &mut Channel, request: &Request) -> Result<(), String> {
-    channel.connect().await?;
+    channel.connect(PATIENCE).await?;
     let answer = channel.exchange(request, PATIENCE).await;
     let answer = answer.map_err(|failure| failure.cause)?;
     if (200..300).contains(&answer.status) {

@@ -19,8 +19,8 @@ const RECONNECT: Duration = Duration::from_millis(50);
 /// How long a request with a key is sent again while its fate is unknown.
 const RETRY_FOR: Duration = Duration::from_mins(1);
 
-/// How many further addresses that standbys name a request is sent to. The lane pauses before each
-/// but the first, because two servers that name each other are changing roles.
+/// How many further addresses that standbys name each attempt of a request is sent to. The lane
+/// pauses before each but the first, because two servers that name each other are changing roles.
 const HOPS_MAX: u32 = 5;
 
 /// The maximum number of wrong answers that are kept as text. All are counted.
@@ -60,41 +60,16 @@ pub(super) async fn lane(
                     request.key = format!("{keys}{operations}");
                 }
                 let sent = shared.clock.now();
-                // An idle connection may have been closed. As in any client, a request that needs
-                // more than one attempt to connect is reported as failed.
-                let (mut retries, mut give_up, mut hops) = (0, None, 0);
-                let (outcome, wrong, fate) = loop {
-                    let is_home = Rc::ptr_eq(&channel.target(), &home);
-                    let mut answer = attempt(&mut link, &mut channel, &request).await;
-                    if let Some(next) = elsewhere(&answer, &home, is_home)
-                        && hops < HOPS_MAX
-                    {
-                        drop(answer);
-                        sleep(RECONNECT * hops.min(1)).await;
-                        hops += 1;
-                        move_to(&shared, &mut channel, next);
-                        continue;
-                    }
-                    // If an earlier attempt may have been applied, one that was not applied says
-                    // nothing about the request's fate.
-                    let fate_known = request.key.is_empty()
-                        || if give_up.is_none() {
-                            !is_unknown(&answer)
-                        } else {
-                            is_decided(&answer)
-                        };
-                    if !fate_known {
-                        let now = shared.clock.now();
-                        if now < *give_up.get_or_insert(now + RETRY_FOR) {
-                            drop(answer);
-                            retries += 1;
-                            sleep(RECONNECT).await;
-                            continue;
-                        }
-                        answer = Err(Failure::timeout(RETRY_FOR));
-                    }
-                    break settle(&mut partition, &plan, answer);
-                };
+                let (settled, retries) = perform(
+                    &mut link,
+                    &mut channel,
+                    &home,
+                    &request,
+                    &mut partition,
+                    &plan,
+                )
+                .await;
+                let (outcome, wrong, fate) = settled;
                 let done = shared.clock.now();
                 if let (Some(effect), true) = (effect, fate != Fate::NotApplied) {
                     tell_feed(&shared, partition.number(), effect, fate, (sent, done));
@@ -151,7 +126,7 @@ impl<'s> Link<'s> {
     /// Connects the channel if it has no connection, and records the result.
     async fn connect(&mut self, channel: &mut Channel) -> Result<(), String> {
         let again = channel
-            .connect()
+            .connect(self.shared.timeout)
             .await
             .inspect_err(|error| self.down(error))?;
         self.up(again);
@@ -176,6 +151,55 @@ impl<'s> Link<'s> {
         recorder.lanes_connected -= usize::from(self.is_up);
         recorder.connect_error = Some(error.to_owned());
         self.is_up = false;
+    }
+}
+
+/// Sends a request until its fate is known, and to other addresses as [`elsewhere`] says. Returns
+/// what the last answer says, and how often the request was sent again.
+async fn perform(
+    link: &mut Link<'_>,
+    channel: &mut Channel,
+    home: &Rc<Target>,
+    request: &Request,
+    partition: &mut Partition,
+    plan: &Plan,
+) -> (Settlement, u64) {
+    // An idle connection may have been closed. As in any client, a request that needs more than one
+    // attempt to connect is reported as failed.
+    let (mut retries, mut give_up, mut hops) = (0, None, 0);
+    loop {
+        let is_home = Rc::ptr_eq(&channel.target(), home);
+        let mut answer = attempt(link, channel, request).await;
+        if let Some(next) = elsewhere(&answer, home, is_home)
+            && hops < HOPS_MAX
+        {
+            drop(answer);
+            sleep(RECONNECT * hops.min(1)).await;
+            hops += 1;
+            move_to(link.shared, channel, next);
+            continue;
+        }
+        // If an earlier attempt may have been applied, one that was not applied says nothing about
+        // the request's fate.
+        let fate_known = request.key.is_empty()
+            || if give_up.is_none() {
+                !is_unknown(&answer)
+            } else {
+                is_decided(&answer)
+            };
+        if !fate_known {
+            let now = link.shared.clock.now();
+            if now < *give_up.get_or_insert(now + RETRY_FOR) {
+                drop(answer);
+                retries += 1;
+                // A primary that was away may be back.
+                hops = 0;
+                sleep(RECONNECT).await;
+                continue;
+            }
+            answer = Err(Failure::timeout(RETRY_FOR));
+        }
+        return (settle(partition, plan, answer), retries);
     }
 }
 
@@ -258,7 +282,7 @@ fn record(shared: &Shared, sample: &Sample, wrong: Option<String>) {
 fn is_unknown(answer: &Result<Response<'_>, Failure>) -> bool {
     match answer {
         Ok(response) => match (response.status, response.code().as_deref()) {
-            (_, Some("WG503" | "WG504" | "WG507")) => false,
+            (_, Some(code)) if Outcome::of_code(code).is_turned_away() => false,
             (500.., _) => true,
             _ => false,
         },
@@ -267,10 +291,13 @@ fn is_unknown(answer: &Result<Response<'_>, Failure>) -> bool {
 }
 
 /// Reports whether the answer decides the fate of the request, whichever attempt was applied.
+///
+/// Whom the service does not let in, or not now, is refused before it looks for the key.
 fn is_decided(answer: &Result<Response<'_>, Failure>) -> bool {
-    answer
-        .as_ref()
-        .is_ok_and(|response| response.status < 500 && response.code().as_deref() != Some("WG409"))
+    answer.as_ref().is_ok_and(|response| {
+        !matches!(response.status, 401 | 403 | 408 | 429 | 500..)
+            && response.code().as_deref() != Some("WG409")
+    })
 }
 
 /// What an answer says about an operation.
@@ -281,12 +308,15 @@ enum Fate {
     Unknown,
 }
 
+/// The outcome of a request, what is wrong with the answer, and what it says about the operation.
+type Settlement = (Outcome, Option<String>, Fate);
+
 /// Compares an answer with the prediction, and returns its outcome.
 fn settle(
     partition: &mut Partition,
     plan: &Plan,
     answer: Result<Response<'_>, Failure>,
-) -> (Outcome, Option<String>, Fate) {
+) -> Settlement {
     let mut conclude = |outcome, answer: Answer<'_>| {
         let fate = match answer {
             Answer::Accepted(_) => Fate::Applied,
@@ -317,7 +347,7 @@ fn settle(
     }
     let code = response.code();
     match (response.status, code.as_deref()) {
-        (_, Some(code @ ("WG503" | "WG504" | "WG507"))) => {
+        (_, Some(code)) if Outcome::of_code(code).is_turned_away() => {
             conclude(Outcome::of_code(code), Answer::NotApplied)
         }
         // A 5xx without one of the service's codes comes from something in between.

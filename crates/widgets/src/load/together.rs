@@ -4,6 +4,10 @@
 //! that is given, so `--slo` with `--rate` would search for the highest rate without `--find-max`.
 
 use clap::{ArgMatches, parser::ValueSource};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Flags that are useless without another one, and the alternative to suggest.
 const NEEDS: &[(&str, &str, &str)] = &[
@@ -73,6 +77,38 @@ const EXCLUDED_BY_VALUE: &[(&str, &str, &str, &str)] = &[
     ("audit", "none", "audit_widgets_max", "there is no audit"),
 ];
 
+/// Flags that name a file to write.
+const FILES: [&str; 3] = ["html", "json", "hdr"];
+
+/// Returns a path in the one spelling by which two paths can be compared, whether or not there is a
+/// file yet.
+fn spelt(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    let directory = fs::canonicalize(parent.unwrap_or(Path::new(".")));
+    match (directory, path.file_name()) {
+        (Ok(directory), Some(name)) => directory.join(name),
+        _ => path.into(),
+    }
+}
+
+/// Refuses a file that is named twice: each report would replace the one before it.
+fn check_files(matches: &ArgMatches) -> Result<(), String> {
+    let path = |id| matches.try_get_one::<PathBuf>(id).ok().flatten();
+    for (index, one) in FILES.into_iter().enumerate() {
+        for other in &FILES[..index] {
+            if let (Some(path), Some(same)) = (path(one), path(other))
+                && spelt(path) == spelt(same)
+            {
+                let (one, other, path) = (flag(one), flag(other), path.display());
+                return Err(format!(
+                    "{other} and {one} must name different files: {path} was given to both"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn flag(id: &str) -> String {
     format!("--{}", id.replace('_', "-"))
 }
@@ -109,6 +145,7 @@ pub(crate) fn check(matches: &ArgMatches) -> Result<(), String> {
             "--workers must be at most --connections, {connections}: {workers} was given"
         ));
     }
+    check_files(matches)?;
     let url = matches.get_one::<String>("url");
     if url.is_some_and(|url| !url.starts_with("https://")) {
         for id in ["ca", "insecure"] {
@@ -157,9 +194,9 @@ mod tests {
             "fail_if" => &["--fail-if", "p99>1s"],
             "slo" => &["--slo", "p99<1s"],
             "step" => &["--step", "1s"],
-            "html" => &["--html", "file"],
-            "json" => &["--json", "file"],
-            "hdr" => &["--hdr", "file"],
+            "html" => &["--html", "html"],
+            "json" => &["--json", "json"],
+            "hdr" => &["--hdr", "hdr"],
             "push" => &["--push", "http://h"],
             "label" => &["--label", "a=b"],
             "interval" => &["--interval", "1s"],
@@ -217,6 +254,23 @@ mod tests {
             table.push('\n');
         }
         expect_test::expect_file!["together.txt"].assert_eq(&table);
+    }
+
+    #[test]
+    fn reports_of_a_load_must_have_different_files() {
+        for (one, other) in [
+            ("report", "report"),
+            ("report", "./report"),
+            ("/tmp/report", "/tmp/../tmp/report"),
+        ] {
+            let why = verdict(&["--hdr", one, "--json", other]).expect_err(other);
+            let told = "--json and --hdr must name different files: ";
+            assert!(why.starts_with(told), "{why}");
+        }
+        assert_eq!(
+            verdict(&["--json", "nowhere/a", "--html", "nowhere/b"]),
+            Ok(())
+        );
     }
 
     #[test]

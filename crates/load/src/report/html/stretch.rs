@@ -188,7 +188,7 @@ pub(super) fn kinds(page: &mut Page, stretch: &StretchReport) {
     row(page, "rule", "all: latency", &stretch.latency);
     row(page, "", "service time", &stretch.service);
     if stretch.turned_away.count > 0 {
-        row(page, "", "time to a 503", &stretch.turned_away);
+        row(page, "", "turned away", &stretch.turned_away);
     }
     row(page, "", "wait for a free lane", &stretch.wait);
     row(page, "", "lag of the generator", &stretch.lag);
