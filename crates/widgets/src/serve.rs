@@ -99,25 +99,9 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
         &http, api, bound, metrics, served, copies, security, pacing, hang_up, signals,
     )
     .await;
-    match store {
-        Opened::Embedded {
-            engine,
-            archiver,
-            replicated,
-        } => {
-            replicated.stop();
-            drop(engine);
-            // Archive the last part of the journal as well, if the bucket works.
-            if let Some(archiver) = archiver
-                && !archiver.stop(&SystemClock::new(), ARCHIVE_STOP_MAX)
-            {
-                tracing::warn!(
-                    "the end of the journal is not archived yet: the next start continues with it"
-                );
-            }
-        }
-        Opened::Postgres(postgres) => drop(postgres),
-    }
+    // On another thread than the signals: a disk may hang here, and a second signal must still end
+    // the process.
+    tokio::task::spawn_blocking(move || store.close()).await?;
     answered?;
     tracing::info!("stopped");
     Ok(())
@@ -144,6 +128,31 @@ enum Opened {
         replicated: Replicated,
     },
     Postgres(Postgres),
+}
+
+impl Opened {
+    /// Closes the store. May wait for its disk, and for the archive.
+    fn close(self) {
+        match self {
+            Self::Embedded {
+                engine,
+                archiver,
+                replicated,
+            } => {
+                replicated.stop();
+                drop(engine);
+                // Archive the last part of the journal as well, if the bucket works.
+                if let Some(archiver) = archiver
+                    && !archiver.stop(&SystemClock::new(), ARCHIVE_STOP_MAX)
+                {
+                    tracing::warn!(
+                        "the end of the journal is not archived yet: the next start continues with it"
+                    );
+                }
+            }
+            Self::Postgres(postgres) => drop(postgres),
+        }
+    }
 }
 
 async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, Box<dyn Error>> {

@@ -1,10 +1,11 @@
-//! The signals that ask a command to end: SIGTERM, and SIGINT, which Ctrl-C sends.
+//! The signals that ask a command to end: SIGTERM, and SIGINT, which Ctrl-C sends. SIGHUP, which a
+//! terminal sends when it is closed, ends every command except `serve`, which reloads files at it.
 //!
 //! Every command handles them itself. The first process of a container has no default action for
 //! them: without a handler, `docker stop` would wait for its timeout and then kill the process.
 
 use rustix::process::Signal as Kernel;
-use std::{io, process::exit, thread};
+use std::{fs, io, process::exit, thread};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use widgets_load::output::discard_unfinished;
 
@@ -52,18 +53,39 @@ impl Signals {
     }
 }
 
+/// Reports whether the process was started to ignore this signal, as `nohup` does with SIGHUP.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| (mask >> (signal.as_raw_value() - 1)) & 1 == 1)
+}
+
 /// Makes a signal end the process as it would by default, after deleting unfinished files. For
 /// commands that keep nothing else until they are done.
 pub(crate) fn exit_on_signals() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let mut signals = {
+    let (mut signals, mut hang_up) = {
         let _entered = runtime.enter();
-        Signals::new()?
+        let kind = SignalKind::hangup();
+        let hang_up = (!is_ignored(kind)).then(|| signal(kind)).transpose()?;
+        (Signals::new()?, hang_up)
     };
     let wait = move || {
-        let signal = runtime.block_on(signals.next());
+        let signal = runtime.block_on(async {
+            let closed = async {
+                match &mut hang_up {
+                    Some(hang_up) => hang_up.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                signal = signals.next() => signal,
+                _ = closed => SignalKind::hangup(),
+            }
+        });
         discard_unfinished();
         // The exit code that shells use.
         exit(128 + signal.as_raw_value());

@@ -9,15 +9,20 @@ use std::{
     fs,
     os::unix::process::ExitStatusExt as _,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
+
+use rustix::process::Signal;
 
 const WIDGETS: &str = env!("CARGO_BIN_EXE_widgets");
 
 /// Returns a command for the binary, without any variable of this test's environment that could
 /// name a store.
 fn command() -> Command {
-    let mut command = Command::new(WIDGETS);
+    without_variables(Command::new(WIDGETS))
+}
+
+fn without_variables(mut command: Command) -> Command {
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("WIDGETS_") {
             command.env_remove(variable);
@@ -189,34 +194,37 @@ fn an_existing_output_file_is_replaced_only_with_force() {
     assert_eq!(names(directory.path()), ["all.jsonl", "store"]);
 }
 
-/// Interrupts a `generate` that would run for hours.
+/// Returns a `generate` that would run for hours, once there is an unfinished file of it. `signals` says
+/// how it is started, because these tests may themselves have been started to ignore signals.
+fn endless(signals: &str, file: &Path) -> Child {
+    let mut env = Command::new("env");
+    env.args([signals, WIDGETS, "generate", "--widgets", "2G"]);
+    env.args(["--force", "--output", text(file)]);
+    let child = without_variables(env).stderr(Stdio::null()).spawn();
+    while names(file.parent().unwrap()).len() < 2 {
+        std::thread::yield_now();
+    }
+    child.unwrap()
+}
+
+fn send(signal: Signal, to: &Child) {
+    rustix::process::kill_process(rustix::process::Pid::from_child(to), signal).unwrap();
+}
+
 #[test]
 fn a_signal_during_generate_leaves_the_existing_file_unchanged() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("all.jsonl");
     fs::write(&file, "old").unwrap();
     let signals = [
-        (rustix::process::Signal::TERM, 128 + 15),
-        (rustix::process::Signal::INT, 128 + 2),
+        (Signal::TERM, 128 + 15),
+        (Signal::INT, 128 + 2),
+        // The terminal was closed.
+        (Signal::HUP, 128 + 1),
     ];
     for (signal, code) in signals.repeat(20) {
-        let mut child = command()
-            .args([
-                "generate",
-                "--widgets",
-                "2G",
-                "--force",
-                "--output",
-                text(&file),
-            ])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        // Sends the signal as soon as there is an unfinished file.
-        while names(directory.path()).len() < 2 {
-            std::thread::yield_now();
-        }
-        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        let mut child = endless("--default-signal", &file);
+        send(signal, &child);
         let status = child.wait().unwrap();
         // A handler ends the process, because signals have no default action for PID 1 in a
         // container.
@@ -224,6 +232,17 @@ fn a_signal_during_generate_leaves_the_existing_file_unchanged() {
         assert_eq!(names(directory.path()), ["all.jsonl"]);
         assert_eq!(fs::read_to_string(&file).unwrap(), "old");
     }
+}
+
+#[test]
+fn a_command_under_nohup_outlives_its_terminal() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("all.jsonl");
+    fs::write(&file, "old").unwrap();
+    let mut child = endless("--ignore-signal=HUP", &file);
+    send(Signal::HUP, &child);
+    send(Signal::TERM, &child);
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
 }
 
 #[test]

@@ -71,6 +71,82 @@ fn said(directory: &Directory, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
+/// Returns what a command says that must fail with exit code 1.
+fn refused(directory: &Directory, arguments: &[&str]) -> String {
+    let mut command = widgets(directory.path());
+    let done = command.args(arguments).output().expect("the binary runs");
+    assert_eq!(done.status.code(), Some(1), "{arguments:?}: {done:?}");
+    String::from_utf8_lossy(&done.stderr).into_owned()
+}
+
+#[test]
+fn a_backup_of_a_drill_does_not_take_the_archive_from_the_running_service() {
+    let directory = Directory::new("backup-drill");
+    let archive = format!("file://{}/archive", directory.path().display());
+    let service = Service::start(directory.path(), &["--archive-url", &archive]);
+    let url = format!("http://{}", service.address);
+    let add = |name| said(&directory, &["add", name, "pump", "P", "--url", &url]);
+    add("A1");
+    wait_until("it is archived", || {
+        let list = widgets(directory.path())
+            .args(["archive", "list", &archive])
+            .output();
+        let listed = list.expect("the binary runs").stdout;
+        String::from_utf8_lossy(&listed).contains("(entr")
+    });
+    said(&directory, &["restore", &archive, "--data-dir", "drill"]);
+    let told = refused(&directory, &["backup", &archive, "--data-dir", "drill"]);
+    assert!(
+        told.contains("by another copy of this store: its writer 1 is in epoch 1, at entry ")
+            && told.contains("an archive of its own"),
+        "{told}"
+    );
+    add("LIVE");
+    service.signal(Signal::TERM);
+    assert!(service.wait().success());
+    let told = said(&directory, &["restore", &archive, "--data-dir", "restored"]);
+    assert!(told.starts_with("restored 2 widgets"), "{told}");
+    // The stopped store continues its own archive.
+    said(
+        &directory,
+        &["backup", &archive, "--data-dir", "widgets-data"],
+    );
+}
+
+#[test]
+fn only_what_writes_creates_a_folder_for_an_archive() {
+    let directory = Directory::new("backup-creates");
+    let archive = format!("file://{}/above/archive", directory.path().display());
+    for arguments in [
+        &["archive", "list", &archive][..],
+        &["archive", "verify", &archive],
+        &["archive", "prune", &archive, "--keep", "1d"],
+        &["archive", "drill", &archive, "--data-dir", "drill"],
+        &["restore", &archive, "--data-dir", "restored"],
+    ] {
+        let told = refused(&directory, arguments);
+        let expected = format!("error: there is no archive at {archive}\n");
+        assert_eq!(told, expected, "{arguments:?}");
+    }
+    refused(&directory, &["backup", &archive, "--data-dir", "nothing"]);
+    let left = std::fs::read_dir(directory.path()).expect("a folder");
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_backup_of_an_unreachable_service_leaves_no_directory_for_an_empty_store() {
+    let directory = Directory::new("backup-unreachable");
+    std::fs::create_dir(directory.path().join("there")).expect("a new directory");
+    for to in ["above/made", "there"] {
+        let told = refused(&directory, &["backup", "http://127.0.0.1:1", "--to", to]);
+        assert!(told.contains("connection refused"), "{told}");
+    }
+    assert!(!directory.path().join("above").exists());
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", "there"];
+    let told = refused(&directory, &serve);
+    assert!(told.contains("did not finish"), "{told}");
+}
+
 #[test]
 fn a_journal_or_archive_without_entries_is_reported_as_empty() {
     let directory = Directory::new("backup-nothing");

@@ -1,9 +1,10 @@
 //! How the service shuts down.
 
 use crate::{
-    asking::wait_for_log,
-    service::{Directory, Service, Signal},
+    asking::{wait_for_log, wait_until},
+    service::{Directory, Service, Signal, shim},
 };
+use std::fs::File;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -109,6 +110,31 @@ async fn a_second_signal_ends_the_service_immediately() {
     service.signal(Signal::INT);
     assert_eq!(service.wait().code(), Some(1));
     drop(begun);
+}
+
+/// The end of the service waits for the threads of its store, and those for the disk.
+#[tokio::test]
+async fn a_second_signal_ends_a_service_whose_disk_hangs() {
+    let directory = Directory::new("second_signal_disk");
+    let path = directory.path();
+    let (shim, held, reached) = (shim(path), path.join("held"), path.join("reached"));
+    let variables = [
+        ("LD_PRELOAD", shim.as_path()),
+        ("HELD_SYNC", &held),
+        ("HELD_SYNC_REACHED", &reached),
+    ];
+    let service = Service::start_with(path, &["--shutdown-timeout-ms", "50"], &variables);
+    let unfinished = Begun::new(&service, "E").await;
+    let mut finished = Begun::new(&service, "F").await;
+    File::create(&held).expect("a file");
+    finished.0.write_all(LAST_BYTE).await.expect("sent");
+    wait_until("the sync is reached", || reached.exists());
+    service.signal(Signal::TERM);
+    // From here on only the store is left to be closed.
+    wait_for_log(path, "shutdown_timeout");
+    service.signal(Signal::INT);
+    assert_eq!(service.wait().code(), Some(1));
+    drop((unfinished, finished));
 }
 
 #[tokio::test]
