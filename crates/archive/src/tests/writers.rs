@@ -82,13 +82,7 @@ async fn a_restored_store_continues_the_archive_and_the_old_one_is_rejected() {
         (Target::Position(old.states[10].position), false),
     ] {
         let bucket = bucket.copy();
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("data");
-        crate::restore(&bucket.bucket(), &path, target, &small(), |_| {})
-            .await
-            .expect("restored");
-        let model = held(&path);
-        let mut new = World::at(folder, 700, model, &small());
+        let mut new = copy_of(&bucket, target).await;
         let mut archiver = new.archiver(&bucket).await.expect("it goes on");
         new.act(20).await;
         copy_all(&mut archiver).await.expect("copied");
