@@ -22,7 +22,7 @@ wait_until_archived() {
 # Runs a command from the README word for word, except that `exec` gets no terminal. Its output is in as-written.log.
 as_written() {
   local command=$1 text
-  text=$(tr -s ' \n' ' ' <"$root/deployments/docker-compose/README.md")
+  text=$(sed 's/\\$//' "$root/deployments/docker-compose/README.md" | tr -s ' \n' ' ')
   [[ $text == *"$command"* ]] || fail "the README does not have: $command"
   (cd "$root/deployments/docker-compose" && eval "${command/ exec / exec -T }") >"$work/as-written.log" 2>&1 ||
     fail "$command: $(tail -20 "$work/as-written.log")"

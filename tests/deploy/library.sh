@@ -90,6 +90,10 @@ images() {
   local files=("$root"/deployments/docker-compose/docker-compose*.yml)
   [[ ${part:-} != disk-dies ]] || files=("$root"/deployments/docker-compose/docker-compose.{embedded,archive}.yml)
   [[ ${part:-} != standby ]] || files=("$root"/deployments/docker-compose/docker-compose.standby.yml)
+  if [[ ${part:-} == failover ]]; then
+    files=("$root"/deployments/docker-compose/docker-compose.yml)
+    sed -n 's/^FROM //p' "$root/deployments/docker-compose/patroni/Dockerfile"
+  fi
   sed -n 's/^ *image: //p' "${files[@]}" | grep -v -e '^widgets$' -e '^widgets-patroni$'
 }
 
