@@ -4,8 +4,10 @@ use crate::{
     TIMEOUT, faults::patient, in_time, locks::holder, migrated, open, server::Server, until,
 };
 use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_postgres::Client as Session;
 use widgets_conformance::check_store;
-use widgets_postgres::{Index, Settings, Target, keep_index};
+use widgets_postgres::{Index, Postgres, Settings, Target, keep_index};
 use widgets_registry::{
     Ask as _,
     query::{Asker, Direction, Filter, List, Table},
@@ -30,18 +32,22 @@ async fn until_waiting(server: &Server, lists: usize) {
     until(server, sql, &lists.to_string()).await;
 }
 
+/// Asks for a list that waits for a lock. Returns the session that holds the lock, and the caller.
+async fn waiting_list(server: &Server, store: &Postgres) -> (Session, JoinHandle<()>) {
+    let lock = "LOCK TABLE widgets.widgets IN ACCESS EXCLUSIVE MODE";
+    let holder = holder(server, lock).await;
+    let client = store.client();
+    let asked = tokio::spawn(async move { drop(client.ask(everything()).await) });
+    until_waiting(server, 1).await;
+    (holder, asked)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn abandoning_a_list_cancels_its_statement() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
-    let lock = "LOCK TABLE widgets.widgets IN ACCESS EXCLUSIVE MODE";
-    let holder = holder(&server, lock).await;
-    let asked = tokio::spawn({
-        let client = client.clone();
-        async move { client.ask(everything()).await }
-    });
-    until_waiting(&server, 1).await;
+    let (holder, asked) = waiting_list(&server, &store).await;
     asked.abort();
     // The lock is still held, so the statement ends because nobody waits for it.
     until_waiting(&server, 0).await;
@@ -61,13 +67,7 @@ async fn a_list_abandoned_at_an_unresponsive_server_leaves_its_connection_to_oth
     };
     let store = open(&url, settings);
     let client = store.client();
-    let lock = "LOCK TABLE widgets.widgets IN ACCESS EXCLUSIVE MODE";
-    let holder = holder(&server, lock).await;
-    let asked = tokio::spawn({
-        let client = client.clone();
-        async move { client.ask(everything()).await }
-    });
-    until_waiting(&server, 1).await;
+    let (holder, asked) = waiting_list(&server, &store).await;
     server.signal("-STOP");
     asked.abort();
     // The only connection is made again, which fails.
