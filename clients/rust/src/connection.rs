@@ -115,11 +115,16 @@ impl Client {
     pub(crate) fn once_at(&self, base: &str, asked: &Asked<'_>) -> Result<Answer, Error> {
         let url = format!("{base}{}", asked.target);
         let timeout = self.timeout + asked.wait;
+        // If the library gave up only when the whole time is over, it could not tell that nothing
+        // was sent.
+        let connecting = self.timeout / 2;
         let sent = if let Some(body) = asked.body {
             let mut request = self
                 .agent
                 .post(&url)
                 .config()
+                .timeout_resolve(Some(connecting))
+                .timeout_connect(Some(connecting))
                 .timeout_global(Some(timeout))
                 .build()
                 .header("Content-Type", "application/json");
@@ -134,6 +139,8 @@ impl Client {
                 self.agent.get(&url)
             }
             .config()
+            .timeout_resolve(Some(connecting))
+            .timeout_connect(Some(connecting))
             .timeout_global(Some(timeout))
             .build();
             for (name, value) in asked.headers.iter().copied().chain(self.authorization()) {

@@ -52,6 +52,16 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// Returns whether it says what became of earlier attempts with the same idempotency key. The
+    /// service checks the token, the role and the time that the body may take before it looks for
+    /// the key, and without a code it is not the service that refuses.
+    pub(crate) fn decides_earlier_attempts(&self) -> bool {
+        let before_the_key = matches!(self.status, 401 | 403 | 408 | 500..);
+        !before_the_key && !self.code.is_empty()
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.code.is_empty() {
@@ -74,7 +84,7 @@ pub enum Error {
     /// The service refused the request: nothing was applied.
     #[error("{0}")]
     Refused(Refusal),
-    /// The service cannot do it now (429, WG503, WG504, WG507): nothing was applied.
+    /// The service cannot do it now (429, WG503, WG504, WG506, WG507): nothing was applied.
     #[error("{0}")]
     Unavailable(Refusal),
     /// There was no response, or none in time. An operation that was
@@ -117,7 +127,9 @@ impl Error {
                 Self::FateUnknown(refusal.to_string())
             }
             // A proxy failed, perhaps after it had passed the request on.
-            Self::Refused(refusal) if refusal.status >= 500 && refusal.code.is_empty() => {
+            Self::Refused(refusal) | Self::Unavailable(refusal)
+                if refusal.status >= 500 && refusal.code.is_empty() =>
+            {
                 Self::FateUnknown(refusal.to_string())
             }
             // Whoever answered may have passed the request on as well.

@@ -47,8 +47,8 @@ impl Client {
         let quoted = format!("\"{key}\"");
         let headers = [("Idempotency-Key", quoted.as_str())];
         let (mut left, mut wait_next) = (patience, WAIT_MIN);
-        // Set once an attempt may have been applied. A later "not now" then says nothing about that
-        // attempt.
+        // Set once an attempt may have been applied. A later "not now", or a token that has expired
+        // meanwhile, then says nothing about that attempt.
         let mut unknown: Option<String> = None;
         loop {
             let error = match self.send(operation, &headers) {
@@ -64,6 +64,11 @@ impl Client {
                 Error::Unavailable(refusal) => refusal.retry_after_seconds,
                 // The first attempt is still in progress.
                 Error::Refused(refusal) if refusal.code == "WG409" => refusal.retry_after_seconds,
+                Error::Refused(refusal)
+                    if unknown.is_some() && !refusal.decides_earlier_attempts() =>
+                {
+                    refusal.retry_after_seconds
+                }
                 _ => return Err(error),
             };
             let asked_for = asked_for.map(|seconds| Duration::from_secs(seconds.into()));

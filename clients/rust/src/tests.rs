@@ -211,6 +211,11 @@ fn an_answer_that_is_not_the_services_leaves_the_fate_of_a_change_unknown() {
             "HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\n\r\n<html>",
             "the answer is 500 without an error object",
         ),
+        // A proxy whose connection to the service ended.
+        (
+            "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n<html>",
+            "the answer is 503 without an error object",
+        ),
     ] {
         let answers: &'static [&'static str] = Box::leak(Box::new([answer; 2]));
         let peer = peer(answers);
@@ -274,6 +279,26 @@ fn an_operation_to_an_unreachable_service_is_reported_as_not_sent() {
     assert!(
         error.to_string().contains("nobody listens there"),
         "{error}"
+    );
+}
+
+/// The system of a stopped process accepts connections, and TLS gets no answer. Nothing is sent before
+/// that.
+#[test]
+fn an_operation_is_reported_as_not_sent_if_tls_gets_no_answer() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let settings = Settings {
+        url: format!("https://{}", listener.local_addr().expect("its address")),
+        token: None,
+        ca: None,
+        insecure: true,
+        timeout: Duration::from_millis(300),
+    };
+    let client = Client::new(&settings).expect("right settings");
+    let error = client.remove_widget("E").expect_err("nobody answers");
+    assert!(
+        matches!(error, Error::Unreachable { sent: false, .. }),
+        "{error:?}"
     );
 }
 
@@ -479,6 +504,35 @@ fn a_possibly_applied_operation_has_unknown_fate_after_the_last_retry() {
     let error = peer.client().safely(&remove, patience);
     // The second answer asks for a longer pause than is left.
     assert!(matches!(error, Err(Error::FateUnknown(_))), "{error:?}");
+}
+
+/// The service looks at the token before it looks for the key.
+#[test]
+fn a_refusal_that_does_not_depend_on_the_key_leaves_the_fate_of_an_earlier_attempt_unknown() {
+    const EXPIRED: &str = "HTTP/1.1 401 Unauthorized\r\nConnection: close\r\n\r\n\
+        {\"code\":\"PGRST303\",\"details\":null,\"hint\":null,\"message\":\"JWT expired\"}";
+    const NOT_THE_SERVICE: &str = "HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n<html>";
+    const REFUSED: &str = "HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n\
+        {\"code\":\"WG001\",\"details\":null,\"hint\":null,\"message\":\"no such widget\"}";
+    let remove = Operation::remove_widget("E");
+    // Enough for one pause.
+    let one_pause = Duration::from_millis(100);
+    for answers in [&["", EXPIRED], &["", NOT_THE_SERVICE]] {
+        let peer = peer(answers);
+        let error = peer.client().safely(&remove, one_pause);
+        assert!(matches!(error, Err(Error::FateUnknown(_))), "{error:?}");
+        peer.asked();
+    }
+    let admitted_again = peer(&["", EXPIRED, NO_CONTENT]);
+    let patience = Duration::from_mins(1);
+    let done = admitted_again.client().safely(&remove, patience);
+    done.expect("applied once");
+    for answers in [&["", REFUSED][..], &[EXPIRED][..]] {
+        let peer = peer(answers);
+        let error = peer.client().safely(&remove, patience);
+        assert!(matches!(error, Err(Error::Refused(_))), "{error:?}");
+        peer.asked();
+    }
 }
 
 #[test]
