@@ -21,8 +21,8 @@ use client::Connector;
 use failed::{Tried, redacted};
 use futures_util::TryStreamExt as _;
 use object_store::{
-    BackoffConfig, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig,
-    UpdateVersion, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
+    BackoffConfig, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, PutResult,
+    RetryConfig, UpdateVersion, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
     gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, path::Path,
 };
 use std::{fmt, fs, io::ErrorKind, path::PathBuf, sync::Arc, time::Duration};
@@ -238,6 +238,15 @@ impl Bucket {
         }
     }
 
+    /// Makes this the bucket of an archive in a folder.
+    #[cfg(test)]
+    pub(crate) fn in_folder(self, folder: &std::path::Path) -> Self {
+        Self {
+            folder: Some(folder.into()),
+            ..self
+        }
+    }
+
     /// Returns the address, without credentials.
     #[must_use]
     pub fn url(&self) -> &str {
@@ -435,6 +444,14 @@ impl Bucket {
         let put = self
             .store
             .put_opts(&path, PutPayload::from_bytes(bytes.clone()), options);
+        Self::replaced(bytes, put).await
+    }
+
+    /// Returns what became of a write of the manifest.
+    async fn replaced(
+        bytes: Bytes,
+        put: impl Future<Output = object_store::Result<PutResult>>,
+    ) -> Result<Replaced, Error> {
         match Self::within(|| "writing the manifest".into(), put).await {
             Ok(put) => Ok(Replaced::Done(Version {
                 update: UpdateVersion {
@@ -464,9 +481,18 @@ impl Bucket {
         if now.as_ref() != before.map(|before| &before.bytes) {
             return Ok(Replaced::Changed);
         }
-        let replaced = self.put_manifest(bytes, PutMode::Overwrite).await;
-        drop(lock);
-        replaced
+        let (store, path) = (self.store.clone(), self.path(object::MANIFEST));
+        let payload = PutPayload::from_bytes(bytes.clone());
+        // A write that is given up goes on, in a thread of the library. Until it ends, nobody else
+        // may replace the manifest, so the write owns the lock.
+        let put = tokio::spawn(async move {
+            let mode = PutMode::Overwrite.into();
+            let put = store.put_opts(&path, payload, mode).await;
+            drop(lock);
+            put
+        });
+        let put = async { put.await.unwrap_or_else(|source| Err(source.into())) };
+        Self::replaced(bytes, put).await
     }
 
     /// Checks that the bucket enforces conditional writes: tries to create the manifest, which

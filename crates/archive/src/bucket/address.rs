@@ -27,6 +27,12 @@ impl FromStr for ArchiveUrl {
                  variables",
             );
         }
+        if url.port().is_some() {
+            return refuse(
+                "it has a port: where the bucket's server is comes from the provider's own \
+                 variables, such as AWS_ENDPOINT",
+            );
+        }
         match (url.scheme(), url.host_str()) {
             ("file", None) if url.path().len() > 1 => Ok(Self(url)),
             ("file", _) => refuse("a folder is named file:///absolute/path"),
@@ -76,6 +82,7 @@ mod tests {
             "s3://key:secret@b/x",
             "az://c/x?sig=abc",
             "s3://b/x#y",
+            "s3://b:9000/x",
         ] {
             let error = text.parse::<ArchiveUrl>().expect_err(text);
             assert!(!error.to_string().contains("secret"), "{error}");

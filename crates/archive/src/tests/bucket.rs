@@ -12,6 +12,7 @@ use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard},
 };
+use tokio::sync::Notify;
 
 /// What goes wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(super) enum Fault {
     AnswersLate,
     /// It is refused because permissions are missing.
     Refused,
+    /// It is done only when the bucket [lets it go on](FaultyBucket::let_go).
+    Waits,
 }
 
 type Decide = Box<dyn FnMut(usize) -> Option<Fault> + Send>;
@@ -31,6 +34,7 @@ type Decide = Box<dyn FnMut(usize) -> Option<Fault> + Send>;
 pub(super) struct FaultyBucket {
     inside: Arc<InMemory>,
     plan: Arc<Mutex<Plan>>,
+    gate: Arc<Notify>,
 }
 
 struct Plan {
@@ -59,6 +63,7 @@ impl Default for FaultyBucket {
         Self {
             inside: Arc::default(),
             plan: Arc::new(Mutex::new(plan)),
+            gate: Arc::default(),
         }
     }
 }
@@ -92,6 +97,11 @@ impl FaultyBucket {
 
     pub(super) fn be_well(&self) {
         self.fail(|_| None);
+    }
+
+    /// Lets a request that waits go on.
+    pub(super) fn let_go(&self) {
+        self.gate.notify_one();
     }
 
     /// Returns how many requests there were since it was set how they fail.
@@ -138,6 +148,10 @@ impl FaultyBucket {
         let fault = self.fault();
         match fault {
             None => asked.await,
+            Some(Fault::Waits) => {
+                self.gate.notified().await;
+                asked.await
+            }
             Some(Fault::Fails) => Err(failure()),
             Some(Fault::AnswersLate) => {
                 drop(asked.await);

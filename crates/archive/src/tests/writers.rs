@@ -2,11 +2,16 @@
 //! archive stays intact.
 
 use super::{
-    bucket::FaultyBucket,
+    bucket::{Fault, FaultyBucket},
     world::{World, check_newest, copy_all, held, restored, small},
 };
-use crate::{Checkpoint, Error, Target};
-use std::{fs, path::Path, sync::Arc};
+use crate::{Checkpoint, Error, Target, manifest::Manifest};
+use std::{
+    fs::{self, File, TryLockError},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 use widgets_clock::SystemClock;
 
 #[tokio::test]
@@ -27,6 +32,30 @@ async fn an_earlier_writer_stops_when_a_second_one_takes_over() {
     assert!(error.is_final());
     copy_all(&mut second).await.expect("copied");
     check_newest(&bucket, world.model()).await;
+}
+
+/// The library writes a file in a thread of its own, which nothing stops.
+#[tokio::test]
+async fn a_folder_stays_locked_until_a_write_that_was_given_up_has_ended() {
+    let (world, objects) = (World::new(6), FaultyBucket::default());
+    let folder = tempfile::tempdir().expect("a folder");
+    let bucket = objects.bucket().in_folder(folder.path());
+    let manifest = Manifest::new(&world.engine().source().store());
+    // The first request looks for a manifest, the second one writes it.
+    objects.fail(|request| (request == 1).then_some(Fault::Waits));
+    let mut replacing = Box::pin(bucket.replace(&manifest, None));
+    while objects.requests() < 2 {
+        let ended = tokio::time::timeout(Duration::from_millis(1), &mut replacing).await;
+        assert!(ended.is_err(), "the write waits");
+    }
+    drop(replacing);
+    let lock = File::open(folder.path().join("manifest.lock")).expect("there");
+    assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
+    objects.let_go();
+    while lock.try_lock().is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(bucket.manifest().await.expect("read").is_some());
 }
 
 fn copy_directory(from: &Path, to: &Path) {
