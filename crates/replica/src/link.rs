@@ -54,6 +54,9 @@ pub enum AddressError {
     /// It is no URL of HTTP, or it has no host.
     #[error("it must be a URL as in https://primary:3000")]
     Form,
+    /// It names a user or a password, which messages would show.
+    #[error("it must not hold a user or a password: use replication.token_file")]
+    User,
     /// Its port is not valid.
     #[error("its port must be 1 to 65535")]
     Port,
@@ -66,15 +69,17 @@ pub enum AddressError {
 }
 
 impl Address {
-    /// Returns the address if it has the scheme `http` or `https`, a host, a valid port or none, and
-    /// no query, and is not longer than a store remembers.
+    /// Returns the address if it has the scheme `http` or `https`, a host without a user, a valid port
+    /// or none, and no query, and is not longer than a store remembers.
     pub fn new(uri: Uri) -> Result<Self, AddressError> {
         let of_http = matches!(uri.scheme_str(), Some("http" | "https"));
         let authority = uri.authority().filter(|_| of_http);
         let authority = authority.ok_or(AddressError::Form)?;
+        if authority.as_str().contains('@') {
+            return Err(AddressError::User);
+        }
         // The library takes a port that is not valid for a missing one.
-        let named = authority.as_str().rsplit('@').next();
-        let has_port = named != Some(authority.host());
+        let has_port = authority.as_str() != authority.host();
         if has_port && authority.port_u16().is_none_or(|port| port == 0) {
             return Err(AddressError::Port);
         }
@@ -168,7 +173,8 @@ impl Credentials {
         };
         let failed =
             |why: String| Error::Credentials(format!("the token in {}: {why}", path.display()));
-        let token = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        let bytes = widgets_files::read_file(path).map_err(|error| failed(error.to_string()))?;
+        let token = String::from_utf8_lossy(&bytes);
         let token = token.trim();
         let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
         let value = is_token.then(|| HeaderValue::try_from(format!("Bearer {token}")).ok());
@@ -403,7 +409,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_checked_for_scheme_port_query_and_length() {
+    fn a_token_is_read_from_a_regular_file_only() {
+        let credentials = Credentials {
+            token_file: Some("/dev/zero".into()),
+            ..Credentials::default()
+        };
+        let error = credentials.check(None).expect_err("it never ends");
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+    }
+
+    #[test]
+    fn addresses_are_checked_for_scheme_user_port_query_and_length() {
         let of_length = |bytes: usize| format!("http://primary/{}", "a".repeat(bytes - 15));
         for (text, outcome) in [
             ("https://primary:3000", Ok(())),
@@ -415,6 +431,9 @@ mod tests {
             ("ftp://primary", Err(AddressError::Form)),
             ("primary:3000", Err(AddressError::Form)),
             ("http://[::1]:3000", Ok(())),
+            ("http://me:secret@primary", Err(AddressError::User)),
+            ("https://me@primary:3000", Err(AddressError::User)),
+            ("http://me:secret@primary:0", Err(AddressError::User)),
             ("http://primary:0", Err(AddressError::Port)),
             ("http://primary:65536/prefix", Err(AddressError::Port)),
             ("https://primary:", Err(AddressError::Port)),

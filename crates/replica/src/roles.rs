@@ -196,18 +196,28 @@ impl Roles {
     /// `address` at which this store is reachable. With `within_ms`, the primary hands over to it
     /// within that many milliseconds.
     pub async fn promote(&self, query: &str) -> Result<String, Unsendable> {
+        only(query, &["address", "force", "within_ms"])?;
         let address = parameter(query, "address").unwrap_or_default();
         address.parse::<Address>().map_err(malformed_address)?;
         if parameter(query, "within_ms").is_some() {
             return self.0.switch_over(address, hand_over::within(query)?).await;
         }
-        let force = parameter(query, "force").is_some_and(|value| value == "true");
+        let force = match parameter(query, "force").as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => {
+                return Err(Unsendable::Malformed(format!(
+                    "force must be true or false, {other:?} was given"
+                )));
+            }
+        };
         self.0.promote(address, force).await
     }
 
     /// Changes the holder if the query has `member`: a standby's number, or `alone`. Returns who
     /// the holder is, as the body of the answer.
     pub fn holder(&self, query: &str) -> Result<String, Unsendable> {
+        only(query, &["member"])?;
         let refused = |why: String| Unsendable::Refused(HOLDER_STAYS, why);
         let Some(acknowledger) = &self.0.acknowledger else {
             let why = "replication.acknowledge is local here: no standby is waited for";
@@ -333,8 +343,12 @@ impl Inner {
     /// Notifies the previous primary that it was replaced. If the notification fails, only time is
     /// lost.
     fn tell_before(&self, from: &str, address: &str) {
-        let Ok(before) = from.parse::<Address>() else {
-            return;
+        let before = match from.parse::<Address>() {
+            Ok(before) => before,
+            Err(error) => {
+                tracing::error!(%error, before = from, "the previous primary cannot be told that it was replaced");
+                return;
+            }
         };
         let before = Primary {
             address: before,
@@ -409,6 +423,7 @@ impl Inner {
     fn not_promoted(&self, primary: Primary, is_handed: bool, error: &Error) -> Unsendable {
         let from = primary.address.to_string();
         if let Err(error) = self.begin_to_follow(primary) {
+            self.set_taker(Taker::Primary(from.as_str().into()));
             return Unsendable::Unavailable(error.to_string());
         }
         match error {
@@ -538,6 +553,20 @@ fn number<T: TryFrom<u64>>(query: &str, wanted: &str, base: u32) -> Result<T, Un
                 "{wanted} must be a number in base {base}, {given:?} was given"
             ))
         })
+}
+
+/// Refuses a query with other parameters than these. A misspelt `within_ms` would make a switchover a
+/// promotion without the primary. Only for what people send: another member may have a newer
+/// version.
+fn only(query: &str, names: &[&str]) -> Result<(), Unsendable> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    match pairs.find(|(name, _)| !names.contains(&&**name)) {
+        None => Ok(()),
+        Some((name, _)) => Err(Unsendable::Malformed(format!(
+            "the parameter {name:?} is unknown; the parameters are {}",
+            names.join(", ")
+        ))),
+    }
 }
 
 /// Returns a parameter of the query.

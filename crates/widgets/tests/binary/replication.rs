@@ -424,6 +424,36 @@ fn an_address_too_long_to_be_stored_is_refused() {
     assert!(told.contains(&named), "{told}");
 }
 
+/// With a misspelt `within_ms` a switchover would be a promotion, which loses what the primary has
+/// acknowledged and not yet sent.
+#[test]
+fn a_change_of_roles_with_an_unknown_parameter_is_refused() {
+    let (first, second) = (
+        Directory::new("misspelt"),
+        Directory::new("misspelt_standby"),
+    );
+    let primary = start(first.path(), &[]);
+    let standby = start(second.path(), &["--follow", &url(&primary)]);
+    settle(&primary, &standby);
+    for (query, why) in [
+        (
+            "promote?address=http://h&within=5000",
+            "\\\"within\\\" is unknown",
+        ),
+        (
+            "promote?address=http://h&force=True",
+            "force must be true or false",
+        ),
+        ("holder?membr=alone", "\\\"membr\\\" is unknown"),
+    ] {
+        let line = format!("POST /replication/{query}");
+        let (status, told) = answer(&standby, "", &line, "");
+        assert_eq!(status, 400, "{told}");
+        assert!(told.contains(why), "{told}");
+    }
+    assert_eq!(get(&standby, "/ready?role=primary").0, 503);
+}
+
 /// The primary's machine is lost. When it returns, it steps down as soon as it can be reached.
 #[test]
 fn a_promoted_standby_takes_writes_and_the_old_primary_follows_it() {
