@@ -81,14 +81,22 @@ const EXCLUDED_BY_VALUE: &[(&str, &str, &str, &str)] = &[
 const FILES: [&str; 3] = ["html", "json", "hdr"];
 
 /// Returns a path in the one spelling by which two paths can be compared, whether or not there is a
-/// file yet.
+/// file yet. A link to a file is spelt as that file, which would be replaced.
 fn spelt(path: &Path) -> PathBuf {
+    if let Ok(file) = fs::canonicalize(path) {
+        return file;
+    }
     let parent = path.parent().filter(|parent| *parent != Path::new(""));
     let directory = fs::canonicalize(parent.unwrap_or(Path::new(".")));
     match (directory, path.file_name()) {
         (Ok(directory), Some(name)) => directory.join(name),
         _ => path.into(),
     }
+}
+
+/// Returns whether a report replaces what is there: not a device, which takes several.
+fn is_replaced(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|there| there.is_file()) || !path.exists()
 }
 
 /// Refuses a file that is named twice: each report would replace the one before it.
@@ -98,6 +106,7 @@ fn check_files(matches: &ArgMatches) -> Result<(), String> {
         for other in &FILES[..index] {
             if let (Some(path), Some(same)) = (path(one), path(other))
                 && spelt(path) == spelt(same)
+                && is_replaced(path)
             {
                 let (one, other, path) = (flag(one), flag(other), path.display());
                 return Err(format!(
@@ -267,10 +276,17 @@ mod tests {
             let told = "--json and --hdr must name different files: ";
             assert!(why.starts_with(told), "{why}");
         }
-        assert_eq!(
-            verdict(&["--json", "nowhere/a", "--html", "nowhere/b"]),
-            Ok(())
-        );
+        for different in [["nowhere/a", "nowhere/b"], ["/dev/null", "/dev/null"]] {
+            let [one, other] = different;
+            assert_eq!(verdict(&["--json", one, "--html", other]), Ok(()));
+        }
+        // The report would replace the file that the link leads to.
+        let folder = tempfile::tempdir().expect("a folder");
+        let [file, link] = ["file", "link"].map(|name| folder.path().join(name));
+        fs::write(&file, "").expect("written");
+        std::os::unix::fs::symlink("file", &link).expect("linked");
+        let [file, link] = [&file, &link].map(|path| path.to_str().expect("text"));
+        verdict(&["--json", file, "--html", link]).expect_err("one file");
     }
 
     #[test]
