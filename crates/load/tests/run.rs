@@ -19,9 +19,8 @@ use std::{
 };
 use support::{Double, Lie, Server, load, plan};
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncReadExt as _, copy, copy_bidirectional, split},
     net::{TcpListener, TcpStream},
-    time::timeout,
 };
 use tokio_rustls::{
     TlsAcceptor,
@@ -98,7 +97,7 @@ fn each_replaced_connection_counts_as_a_reconnect() {
         let report = load(Lie::SilentAndApply(50), |plan| {
             plan.session.target.protocol = protocol;
             plan.session.connections = 1;
-            plan.session.timeout = Duration::from_millis(50);
+            plan.session.timeout = Duration::from_millis(500);
             plan.session.mix = "add=1".parse().unwrap();
             plan.session.conflicts = 0.0;
             plan.requests = Some(200);
@@ -137,10 +136,13 @@ fn a_run_over_http2_by_prior_knowledge_shares_its_connections() {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Falls {
     Never,
-    /// Half a second after it accepted the second connection. It closes that one, and accepts the
-    /// following ones, but reads and sends nothing.
+    /// Once it has passed on some answers to the second connection. It closes that one, and accepts
+    /// the following ones, but reads and sends nothing.
     Silent,
 }
+
+/// After how many bytes of answers it falls silent: those of several requests.
+const SILENT_AFTER_BYTES: u64 = 8192;
 
 /// Starts a proxy in front of `server`, which terminates TLS if there is an acceptor. Returns its
 /// port, and how many connections it has accepted.
@@ -174,15 +176,22 @@ fn proxy(server: SocketAddr, tls: Option<TlsAcceptor>, falls: Falls) -> (u16, Ar
                         return;
                     };
                     // A client that does not trust the certificate closes its connection here.
-                    if let Ok(mut tls) = acceptor.accept(tcp).await {
+                    let Ok(mut tls) = acceptor.accept(tcp).await else {
+                        return;
+                    };
+                    if falls == Falls::Silent && number == 2 {
+                        let (mut asked, mut told) = split(tls);
+                        let (answers, mut requests) = plain.split();
+                        let mut answers = answers.take(SILENT_AFTER_BYTES);
+                        tokio::select! {
+                            _ = copy(&mut asked, &mut requests) => {}
+                            _ = copy(&mut answers, &mut told) => {}
+                        }
+                    } else {
                         let _ = copy_bidirectional(&mut tls, &mut plain).await;
                     }
                 };
-                if falls == Falls::Silent && number == 2 {
-                    tokio::spawn(timeout(Duration::from_millis(500), passing));
-                } else {
-                    tokio::spawn(passing);
-                }
+                tokio::spawn(passing);
             }
         });
     });
