@@ -280,11 +280,8 @@ BEGIN
 END
 $$;
 
-DROP FUNCTION widgets.lock_pair(text, text, widgets.port_type);
-DROP FUNCTION widgets.set_peers(text, integer, text, integer, boolean);
-DROP TYPE widgets.pair_slots;
-DROP FUNCTION widgets.free_slot(widgets.widgets, widgets.port_type);
-DROP FUNCTION widgets.linked_slot(widgets.widgets, widgets.port_type, text);
+-- lock_pair, set_peers, free_slot and linked_slot of 0006 are not used any more, but stay: a call that has begun, and waits
+-- until this migration is committed, continues with them. A later release removes them.
 
 -- The statistics of each shard, from its last ANALYZE.
 CREATE FUNCTION widgets.shard_statistics() RETURNS TABLE (
@@ -395,16 +392,82 @@ BEGIN
 END
 $$;
 
+-- Lets go of old changes. It is described in 0006.
+CREATE OR REPLACE FUNCTION widgets.keep_changes(retention_hours integer, retention_bytes bigint) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+DECLARE
+    current_segment integer;
+    other_segment integer;
+    newest record;
+    bytes bigint;
+    total bigint := 0;
+    next_is_empty boolean;
+    alone boolean;
+    retention CONSTANT interval := make_interval(hours => retention_hours);
+    shares CONSTANT integer := 8;
+BEGIN
+    -- One at a time. Before anything is read: another call may just be going on to the next partition, and what was the
+    -- oldest one would then be the one that is written.
+    alone := shares = (SELECT count(*) FROM (
+        SELECT FROM widgets.changes_segments FOR UPDATE SKIP LOCKED) held);
+    SELECT last_value INTO current_segment FROM widgets.changes_segment;
+    IF current_segment = 0 THEN
+        RETURN 0;
+    END IF;
+    FOR number IN 1..shares LOOP
+        total := total + widgets.changes_bytes(number);
+    END LOOP;
+    IF NOT alone THEN
+        RETURN total;
+    END IF;
+    -- From the oldest on.
+    FOR distance IN 1..shares - 1 LOOP
+        other_segment := (current_segment - 1 + distance) % shares + 1;
+        EXECUTE format('SELECT last, at FROM widgets.changes_order_%s ORDER BY last DESC LIMIT 1', other_segment)
+        INTO newest;
+        CONTINUE WHEN newest.last IS NULL;
+        EXIT WHEN to_timestamp(newest.at / 1000000.0) >= clock_timestamp() - retention
+            AND total <= retention_bytes;
+        bytes := widgets.changes_bytes(other_segment);
+        BEGIN
+            EXECUTE format('LOCK TABLE widgets.changes_%1$s, widgets.changes_order_%1$s IN ACCESS EXCLUSIVE MODE',
+                other_segment);
+            EXECUTE format('SELECT max(last) AS last, max(at) AS at FROM widgets.changes_order_%s', other_segment)
+            INTO newest;
+            -- Before they go: who reads and then asks for it knows that it has perhaps not read all.
+            PERFORM setval('widgets.changes_floor',
+                greatest(newest.last, (SELECT last_value FROM widgets.changes_floor)));
+            EXECUTE format('TRUNCATE widgets.changes_%1$s, widgets.changes_order_%1$s', other_segment);
+        EXCEPTION WHEN lock_not_available THEN
+            -- Somebody reads them, or is about to commit there: the next time.
+            EXIT;
+        END;
+        total := total - bytes;
+    END LOOP;
+    other_segment := current_segment % shares + 1;
+    EXECUTE format('SELECT NOT EXISTS (SELECT FROM widgets.changes_order_%1$s)
+        AND EXISTS (SELECT FROM widgets.changes_order_%2$s)', other_segment, current_segment) INTO next_is_empty;
+    IF next_is_empty AND (widgets.changes_bytes(current_segment) > retention_bytes / shares
+        OR (SELECT began FROM widgets.changes_segments WHERE segment = current_segment)
+            < clock_timestamp() - retention / (shares - 2)) THEN
+        UPDATE widgets.changes_segments SET began = clock_timestamp() WHERE segment = other_segment;
+        PERFORM setval('widgets.changes_segment', other_segment);
+    END IF;
+    RETURN total;
+END
+$$;
+
 -- Turns the feed on. It is described in 0006.
 CREATE OR REPLACE FUNCTION widgets.turn_on_changes() RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    LOCK TABLE widgets.widgets IN SHARE MODE;
+    LOCK TABLE widgets.changes_turn IN EXCLUSIVE MODE;
+    -- Only now, because the registry may have been distributed while this waited.
     IF widgets.is_distributed() THEN
         RAISE EXCEPTION 'a distributed registry has no feed of changes'
             USING ERRCODE = 'feature_not_supported', HINT = 'No order of commits is common to several nodes.';
     END IF;
-    LOCK TABLE widgets.widgets IN SHARE MODE;
-    LOCK TABLE widgets.changes_turn IN EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM widgets.changes_store) AND widgets.keeps_changes() THEN
         RETURN false;
     END IF;

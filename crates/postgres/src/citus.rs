@@ -109,8 +109,14 @@ pub async fn distribute(
         )));
     }
     refuse_defects(&nodes(client).await?)?;
+    let what = "distributing the registry";
+    let transaction = client.transaction().await.map_err(failed(what))?;
+    // So that neither widgets nor the feed can come in between.
+    let locked = "LOCK TABLE widgets.widgets IN SHARE ROW EXCLUSIVE MODE";
+    let locked = transaction.batch_execute(locked).await;
+    locked.map_err(failed(what))?;
     let facts = "SELECT EXISTS (SELECT FROM widgets.widgets), widgets.keeps_changes()";
-    let facts = client.query_one(facts, &[]).await;
+    let facts = transaction.query_typed_one(facts, &[]).await;
     let facts = facts.map_err(failed("looking for widgets"))?;
     let (is_filled, has_feed): (bool, bool) = (facts.get(0), facts.get(1));
     if has_feed {
@@ -127,8 +133,6 @@ pub async fn distribute(
                 .into(),
         ));
     }
-    let what = "distributing the registry";
-    let transaction = client.transaction().await.map_err(failed(what))?;
     let sql = DISTRIBUTE.replace("$shards", &shards.to_string());
     // Statements are sent one by one, because Citus forwards to the nodes everything that it
     // receives in one message.

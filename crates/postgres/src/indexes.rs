@@ -7,7 +7,7 @@ use crate::{
     migrations::{check_served, unreplicated},
 };
 use std::time::Duration;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, types::Type};
 
 /// An optional index, named for the lists that it speeds up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,8 @@ async fn keep(client: &Client, name: &str, definition: &str, on: bool) -> Result
     };
     let found =
         "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('widgets.' || $1::text)";
-    let found = client.query(found, &[&name]).await.map_err(failed)?;
+    let found = client.query_typed(found, &[(&name, Type::TEXT)]).await;
+    let found = found.map_err(failed)?;
     let is_whole = found.first().map(|row| row.get::<_, bool>(0));
     if is_whole == on.then_some(true) {
         return Ok(false);

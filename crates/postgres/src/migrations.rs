@@ -11,7 +11,7 @@
 
 use crate::{OpenError, Target, error::reason};
 use std::{cmp::Ordering, time::Duration};
-use tokio_postgres::{Client, GenericClient, Transaction};
+use tokio_postgres::{Client, GenericClient, Transaction, error::SqlState, types::Type};
 
 struct Migration {
     version: i32,
@@ -118,6 +118,26 @@ const LOCK: i64 = 0x0077_6964_6765_7473;
 /// The first migration waits for the lock for this many times the connection timeout.
 const FIRST_WAIT: u32 = 30;
 
+/// How long an attempt to migrate waits for a lock of a table. Whoever comes after it, for a lookup as
+/// well, waits behind it, so it must be shorter than callers wait.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+
+/// The pause before another attempt, in which those who came after it have their turn.
+const LOCK_AGAIN: Duration = Duration::from_secs(4);
+
+/// Why an attempt to migrate failed.
+enum Failed {
+    /// Another transaction held a lock for longer than [`LOCK_WAIT`].
+    Locked(OpenError),
+    Other(OpenError),
+}
+
+impl From<OpenError> for Failed {
+    fn from(error: OpenError) -> Self {
+        Self::Other(error)
+    }
+}
+
 /// The version of a database's schema, compared with the one wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MigrationStatus {
@@ -137,9 +157,26 @@ impl MigrationStatus {
 
 /// Applies the missing migrations, and grants roles and rights. Returns the status from before. A
 /// newer schema that this program can work with is left unchanged.
+///
+/// Transactions that use the tables are waited for, however long they take, and hold up nobody else
+/// meanwhile: each attempt waits for a second, and lets the others pass before the next one.
 pub async fn migrate(target: &Target, timeout: Duration) -> Result<MigrationStatus, OpenError> {
     let mut connected = target.connect_to_write(timeout).await?;
-    let status = migrate_on(&mut connected.client, timeout).await?;
+    let status = loop {
+        match migrate_on(&mut connected.client, timeout).await {
+            Ok(status) => break status,
+            Err(Failed::Other(error)) => return Err(error),
+            Err(Failed::Locked(error)) => {
+                let again_seconds = LOCK_AGAIN.as_secs();
+                tracing::warn!(
+                    %error,
+                    again_seconds,
+                    "waiting for transactions that use the tables (pg_stat_activity has them)"
+                );
+                tokio::time::sleep(LOCK_AGAIN).await;
+            }
+        }
+    };
     if connected.is_unreplicated() {
         return Err(unreplicated("migrating the schema"));
     }
@@ -209,8 +246,8 @@ async fn lock(transaction: &Transaction<'_>, timeout: Duration) -> Result<(), Op
     Ok(())
 }
 
-async fn migrate_on(client: &mut Client, timeout: Duration) -> Result<MigrationStatus, OpenError> {
-    let failed = failed("migrating the schema");
+async fn migrate_on(client: &mut Client, timeout: Duration) -> Result<MigrationStatus, Failed> {
+    let failed = attempted("migrating the schema");
     let transaction = client.transaction().await.map_err(failed)?;
     let prepare = "SET LOCAL search_path = pg_catalog, pg_temp";
     transaction.batch_execute(prepare).await.map_err(failed)?;
@@ -224,6 +261,8 @@ async fn migrate_on(client: &mut Client, timeout: Duration) -> Result<MigrationS
         return Ok(status);
     }
     if !status.is_complete() {
+        let wait = format!("SET LOCAL lock_timeout = {}", LOCK_WAIT.as_millis());
+        transaction.batch_execute(&wait).await.map_err(failed)?;
         let foundation = transaction.batch_execute(FOUNDATION).await;
         foundation.map_err(failed)?;
     }
@@ -231,7 +270,7 @@ async fn migrate_on(client: &mut Client, timeout: Duration) -> Result<MigrationS
         apply(&transaction, migration).await?;
     }
     let grants = transaction.batch_execute(GRANTS).await;
-    grants.map_err(self::failed("granting the rights"))?;
+    grants.map_err(attempted("granting the rights"))?;
     transaction.commit().await.map_err(failed)?;
     Ok(status)
 }
@@ -249,7 +288,7 @@ const FOUNDATION: &str = "
     ALTER TABLE widgets.migrations ADD COLUMN IF NOT EXISTS oldest_program integer;
     UPDATE widgets.migrations SET oldest_program = version WHERE oldest_program IS NULL;";
 
-async fn apply(transaction: &Transaction<'_>, migration: &Migration) -> Result<(), OpenError> {
+async fn apply(transaction: &Transaction<'_>, migration: &Migration) -> Result<(), Failed> {
     let Migration {
         version,
         name,
@@ -257,7 +296,7 @@ async fn apply(transaction: &Transaction<'_>, migration: &Migration) -> Result<(
         oldest_program,
     } = *migration;
     let what = format!("applying migration {version} ({name})");
-    let failed = failed(&what);
+    let failed = attempted(&what);
     transaction.batch_execute(sql).await.map_err(failed)?;
     let record = "INSERT INTO widgets.migrations (version, name, oldest_program, checksum)
         VALUES ($1, $2, $3, encode(sha256(convert_to($4, 'UTF8')), 'hex'))";
@@ -274,7 +313,8 @@ async fn apply(transaction: &Transaction<'_>, migration: &Migration) -> Result<(
 async fn found(client: &impl GenericClient) -> Result<i32, OpenError> {
     let failed = failed("reading the schema's version");
     let exists = "SELECT to_regclass('widgets.migrations') IS NOT NULL";
-    let exists: bool = client.query_one(exists, &[]).await.map_err(failed)?.get(0);
+    let exists = client.query_typed_one(exists, &[]).await;
+    let exists: bool = exists.map_err(failed)?.get(0);
     if !exists {
         return Ok(0);
     }
@@ -291,7 +331,10 @@ async fn found(client: &impl GenericClient) -> Result<i32, OpenError> {
         LEFT JOIN unnest($1::integer[], $2::text[]) AS known (version, sql) USING (version)
         ORDER BY version";
     let rows = client
-        .query(applied, &[&versions, &texts])
+        .query_typed(
+            applied,
+            &[(&versions, Type::INT4_ARRAY), (&texts, Type::TEXT_ARRAY)],
+        )
         .await
         .map_err(failed)?;
     let (mut found, mut oldest_program) = (0, 0);
@@ -363,6 +406,17 @@ pub(crate) fn unreplicated(what: &str) -> OpenError {
         reason: "the wait for synchronous replication was cancelled: it is committed on this \
                  server, and perhaps on no standby"
             .into(),
+    }
+}
+
+fn attempted(what: &str) -> impl Fn(tokio_postgres::Error) -> Failed + Copy {
+    let failed = failed(what);
+    move |error| {
+        if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
+            Failed::Locked(failed(error))
+        } else {
+            Failed::Other(failed(error))
+        }
     }
 }
 

@@ -293,6 +293,65 @@ async fn a_feed_turned_on_during_writes_has_no_gap() {
     assert_eq!(seen.last().map(String::as_str), Some("+last"));
 }
 
+/// Whether a registry is distributed may change while the feed waits to be turned on.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_feed_cannot_be_turned_on_while_a_registry_is_being_distributed() {
+    let (server, _) = migrated().await;
+    let distributing = "LOCK TABLE widgets.widgets IN ACCESS EXCLUSIVE MODE;
+        CREATE OR REPLACE FUNCTION widgets.is_distributed() RETURNS boolean LANGUAGE sql STABLE AS 'SELECT true'";
+    let distributing = holder(&server, distributing).await;
+    let url = server.url("registry", "postgres");
+    let turning = tokio::spawn(async move {
+        let target = Target::parse(&url).expect("a URL");
+        keep_changes(&target, true, TIMEOUT).await
+    });
+    let waits = "SELECT count(*) > 0 FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND query LIKE '%turn_on_changes%'";
+    until(&server, waits, "t").await;
+    distributing.batch_execute("COMMIT").await.expect("done");
+    let refused = turning.await.expect("no panic").expect_err("refused");
+    let told = refused.to_string();
+    assert!(
+        told.contains("a distributed registry has no feed of changes"),
+        "{told}"
+    );
+}
+
+/// Two services look for old changes at the same time, and one of them is late: the partition that it
+/// takes for the oldest is the one in use.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_changes_stay_when_two_services_remove_old_ones() {
+    let (server, url) = migrated().await;
+    turn_on_changes(&server).await;
+    let begun = "ALTER FUNCTION widgets.keep_changes SET lock_timeout = 0;
+        SELECT widgets.add_widget('first', '', '{}')";
+    server.psql("registry", begun);
+    let other = holder(
+        &server,
+        "LOCK TABLE widgets.changes_8 IN ACCESS EXCLUSIVE MODE",
+    )
+    .await;
+    let late = session(&server, "postgres").await;
+    let late = tokio::spawn(async move {
+        let kept = late
+            .batch_execute("SELECT widgets.keep_changes(72, 0)")
+            .await;
+        kept.expect("kept");
+    });
+    let waits = "SELECT count(*) > 0 FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND query LIKE '%keep_changes%'";
+    until(&server, waits, "t").await;
+    let meanwhile = "SELECT widgets.keep_changes(72, 0);
+        SELECT widgets.add_widget('new', '', '{}'); COMMIT";
+    other.batch_execute(meanwhile).await.expect("kept");
+    late.await.expect("no panic");
+    let store = open(&url, Settings::default());
+    let feed = feed(&store);
+    let oldest = feed.oldest().await.expect("a feed");
+    let seen = told(&read(&*feed, oldest).await.expect("changes"));
+    assert_eq!(seen.last().map(String::as_str), Some("+new"));
+}
+
 /// A server that was promoted may lack changes that its predecessor reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_lost_in_a_promotion_is_refused() {

@@ -3,12 +3,14 @@
 use crate::{
     TIMEOUT,
     faults::{add, reason, until_ready},
-    in_time, migrated, open,
+    in_time,
+    locks::holder,
+    migrated, open,
     server::Server,
-    session,
+    session, until,
 };
 use std::time::Duration;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, types::ToSql};
 use widgets_conformance::commands::serial_number;
 use widgets_postgres::{MigrationStatus, OpenError, Postgres, Settings, Target, check, migrate};
 use widgets_registry::{Ask as _, Fault, Kinds as _, Lookup, Rejection, Store as _};
@@ -24,6 +26,47 @@ fn refused<T>(outcome: Result<T, OpenError>) -> String {
         panic!("must be refused");
     };
     error.to_string()
+}
+
+/// The texts of the migrations.
+const TEXTS: [&str; WANTED as usize] = [
+    include_str!("../../migrations/0001_tables.sql"),
+    include_str!("../../migrations/0002_functions.sql"),
+    include_str!("../../migrations/0003_batches.sql"),
+    include_str!("../../migrations/0004_locks.sql"),
+    include_str!("../../migrations/0005_lists.sql"),
+    include_str!("../../migrations/0006_changes.sql"),
+    include_str!("../../migrations/0007_free_slots.sql"),
+    include_str!("../../migrations/0008_shares.sql"),
+    include_str!("../../migrations/0009_rules.sql"),
+    include_str!("../../migrations/0010_distributed.sql"),
+    include_str!("../../migrations/0011_batches.sql"),
+    include_str!("../../migrations/0012_calls.sql"),
+    include_str!("../../migrations/0013_keys.sql"),
+];
+
+/// The version of the schema of 0.2.0.
+const RELEASED: usize = 8;
+
+/// Makes the schema of an earlier version, as its program did.
+async fn migrate_before(session: &Client, version: usize) {
+    let foundation = "CREATE SCHEMA widgets; CREATE TABLE widgets.migrations (version integer PRIMARY \
+                      KEY, name text NOT NULL, checksum text NOT NULL, applied_at timestamptz NOT NULL \
+                      DEFAULT now())";
+    session.batch_execute(foundation).await.expect("made");
+    for (version, sql) in (1..).zip(&TEXTS[..version]) {
+        if version == 4 {
+            let column = "ALTER TABLE widgets.migrations ADD COLUMN oldest_program integer;
+                UPDATE widgets.migrations SET oldest_program = version";
+            session.batch_execute(column).await.expect("added");
+        }
+        session.batch_execute(sql).await.expect("applied");
+        let record = "INSERT INTO widgets.migrations (version, name, checksum)
+            VALUES ($1, 'earlier', encode(sha256(convert_to($2, 'UTF8')), 'hex'))";
+        let parameters: [&(dyn ToSql + Sync); 2] = [&version, sql];
+        let recorded = session.execute(record, &parameters).await;
+        recorded.expect("recorded");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,25 +267,7 @@ async fn a_schema_of_an_earlier_build_is_migrated() {
     let server = Server::start(&["fsync=off"]);
     let url = server.database("registry", "postgres");
     let earlier = session(&server, "postgres").await;
-    let foundation = "CREATE SCHEMA widgets; CREATE TABLE widgets.migrations (version integer PRIMARY \
-                      KEY, name text NOT NULL, checksum text NOT NULL, applied_at timestamptz NOT NULL \
-                      DEFAULT now())";
-    earlier.batch_execute(foundation).await.expect("made");
-    for (version, (name, sql)) in (1..).zip([
-        ("tables", include_str!("../../migrations/0001_tables.sql")),
-        (
-            "functions",
-            include_str!("../../migrations/0002_functions.sql"),
-        ),
-        ("batches", include_str!("../../migrations/0003_batches.sql")),
-    ]) {
-        earlier.batch_execute(sql).await.expect("applied");
-        let record = "INSERT INTO widgets.migrations (version, name, checksum)
-            VALUES ($1, $2, encode(sha256(convert_to($3, 'UTF8')), 'hex'))";
-        let parameters: [&(dyn ToSql + Sync); 3] = [&version, &name, &sql];
-        let recorded = earlier.execute(record, &parameters).await;
-        recorded.expect("recorded");
-    }
+    migrate_before(&earlier, 3).await;
     let used = "SELECT widgets.add_widget('A', '', '{P}');
         CREATE ROLE robin LOGIN;
         GRANT USAGE ON SCHEMA widgets TO robin;
@@ -267,6 +292,45 @@ async fn a_schema_of_an_earlier_build_is_migrated() {
     let asked = "SELECT widgets.oldest_program(), widgets.estimated_free_slots()";
     let asked = robin.batch_execute(asked).await;
     asked.expect("the right");
+}
+
+const WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+
+/// A long dump reads the table. Whoever comes after a migrator that waits for it must not wait as long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_waits_for_a_reader_holds_up_nobody_else() {
+    let server = Server::start(&["fsync=off"]);
+    let url = server.database("registry", "postgres");
+    let other = session(&server, "postgres").await;
+    migrate_before(&other, RELEASED).await;
+    let reader = holder(&server, "SELECT FROM widgets.widgets LIMIT 0").await;
+    let migrating = tokio::spawn(async move { migrate(&target(&url), TIMEOUT).await });
+    until(&server, WAITS, "1").await;
+    let looked_up = "SET statement_timeout = '10s'; SELECT widgets.lookup_widget('A')";
+    other.batch_execute(looked_up).await.expect("a lookup");
+    reader.batch_execute("COMMIT").await.expect("the end");
+    let found = migrating.await.expect("no panic").expect("migrated");
+    assert_eq!(found.found, 8);
+}
+
+/// What the functions of the release call must still be there when a call continues.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_waits_for_a_migration_succeeds_after_it() {
+    let server = Server::start(&["fsync=off"]);
+    server.database("registry", "postgres");
+    let caller = session(&server, "postgres").await;
+    migrate_before(&caller, RELEASED).await;
+    let added = "SELECT widgets.add_widget('A', '', '{P}'), widgets.add_widget('B', '', '{P}')";
+    caller.batch_execute(added).await.expect("added");
+    let migrator = holder(&server, &TEXTS[RELEASED..].concat()).await;
+    let calling = tokio::spawn(async move {
+        let call = "SELECT widgets.associate_widgets('A', 'B', 'P');
+            SELECT widgets.remove_association('A', 'B', 'P')";
+        caller.batch_execute(call).await
+    });
+    until(&server, WAITS, "1").await;
+    migrator.batch_execute("COMMIT").await.expect("migrated");
+    calling.await.expect("no panic").expect("associated");
 }
 
 #[tokio::test(flavor = "multi_thread")]
