@@ -4,7 +4,7 @@
 mod streams;
 
 use crate::{
-    load::{Figures, Run, Workload, median},
+    load::{Run, Turn, Workload, median},
     peer::{Peer, now},
     postgres::Server,
     report::{Output, Table, number, say},
@@ -79,30 +79,6 @@ struct Turns {
     without: Vec<Turn>,
     with: Vec<Turn>,
 }
-
-struct Turn {
-    figures: Figures,
-    /// The service's CPU time per operation, in microseconds.
-    micros: f64,
-}
-
-impl Turn {
-    fn of(run: &Run, peer: &Peer, directory: &Path) -> Result<Self, Box<dyn Error>> {
-        let (before, done) = (peer.processor_seconds()?, peer.metric(REQUESTS)?);
-        let figures = run.on(peer, directory)?;
-        let (seconds, done) = (
-            peer.processor_seconds()? - before,
-            peer.metric(REQUESTS)? - done,
-        );
-        Ok(Self {
-            figures,
-            micros: seconds * 1e6 / done,
-        })
-    }
-}
-
-/// The metric in which the service counts the requests that it has answered.
-const REQUESTS: &str = "widgets_request_duration_seconds_count";
 
 impl Turns {
     fn say(&self, round: usize) -> Result<(), Box<dyn Error>> {

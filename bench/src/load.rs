@@ -251,6 +251,32 @@ impl Figures {
     }
 }
 
+/// A run, and what it cost the service.
+#[derive(Clone, Debug)]
+pub(crate) struct Turn {
+    pub(crate) figures: Figures,
+    /// The service's CPU time per request, in microseconds.
+    pub(crate) micros: f64,
+}
+
+/// The metric in which the service counts the requests that it has answered.
+const REQUESTS: &str = "widgets_request_duration_seconds_count";
+
+impl Turn {
+    pub(crate) fn of(run: &Run, peer: &Peer, directory: &Path) -> Result<Self, Box<dyn Error>> {
+        let (before, done) = (peer.processor_seconds()?, peer.metric(REQUESTS)?);
+        let figures = run.on(peer, directory)?;
+        let (seconds, done) = (
+            peer.processor_seconds()? - before,
+            peer.metric(REQUESTS)? - done,
+        );
+        Ok(Self {
+            figures,
+            micros: seconds * 1e6 / done,
+        })
+    }
+}
+
 /// Returns the median: the mean of the two in the middle if the number of values is even, NaN if
 /// there are none.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
