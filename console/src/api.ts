@@ -62,10 +62,13 @@ export class Failure extends Error {
 const PATHLESS = [".", ".."];
 
 const NOT_ALLOWED = "42501";
+const KEY_IN_USE = "WG409";
 const STANDBY = "WG507";
 
 /** The root of the API: the folder above this page. */
 export const root = new URL("../", new URL(".", document.location.href));
+
+const NOT_THE_SERVICE = "The answer does not come from the service but from a proxy, which may want you to log in";
 
 const TOKEN = "widgets.token";
 
@@ -220,16 +223,20 @@ export type Rights = { operate: true } | { operate: false; because: "role" } | {
  * Returns what the caller may do, which the service reveals in how it refuses requests that never succeed. It answers `HEAD`
  * of an operation with "no such method" if the caller may call the operation, and with "not allowed" otherwise. A standby is
  * not ready in the role of a primary, and says where the primary is. The service counts neither as a refused request.
+ * Any other answer, or none, leaves open what the caller may do, and is thrown.
  */
 export async function rights(signal?: AbortSignal): Promise<Rights> {
   const [operation, role] = await Promise.all([
     refusal("rpc/remove_widget?widget_sn=", "HEAD", signal),
     refusal("ready?role=primary", "GET", signal),
   ]);
-  // A caller who is not authenticated cannot learn what is allowed.
-  if (operation?.status === 401) throw operation;
+  // The code comes first: to a caller without a token, "not allowed" has the status of a missing token.
   if (operation?.code === NOT_ALLOWED) return { operate: false, because: "role" };
+  const unknown = new Failure(200, "", `${NOT_THE_SERVICE}, so it is unknown what you may do.`, null);
+  if (operation?.status !== 405) throw operation ?? unknown;
   if (role?.code === STANDBY) return { operate: false, because: "standby", primary: role.details ?? "" };
+  // A proxy may hide where the service says whether it is ready.
+  if (role && role.status !== 404) throw role;
   return { operate: true };
 }
 
@@ -246,7 +253,9 @@ async function refusal(path: string, method: "GET" | "HEAD", signal?: AbortSigna
 
 /** Sends an operation. With a key, the service applies it only once, however often it is sent. */
 export async function operate(operation: Operation, body: Record<string, unknown>, key?: string): Promise<void> {
-  await ask(`rpc/${operation}`, { body, headers: key === undefined ? {} : { "Idempotency-Key": `"${key}"` } });
+  const { status } = await ask(`rpc/${operation}`, { body, headers: key === undefined ? {} : { "Idempotency-Key": `"${key}"` } });
+  // The service answers nothing else to an operation that it applied, but a proxy's page to log in is a success too.
+  if (status !== 204) throw new Failure(status, "", `${NOT_THE_SERVICE}, so it is unknown whether the operation was applied.`, null);
 }
 
 /** Returns a unique key. Does not use `randomUUID`, which browsers offer only with TLS. */
@@ -255,7 +264,9 @@ export const newKey = (): string =>
 
 /** Returns whether a request can be sent again, because its outcome is unknown or because it was only put off. */
 export const canBeSentAgain = (failure: unknown): boolean =>
-  failure instanceof Failure && (failure.status === 0 || failure.status === 429 || failure.status === 503);
+  failure instanceof Failure &&
+  // No answer, or a success that is not the service's; put off; a failure of the service or of a proxy; in progress.
+  (failure.status < 300 || failure.status === 429 || failure.status >= 500 || failure.code === KEY_IN_USE);
 
 /** Characters that change the direction of a text or are invisible: a copied line must be what it looks like. */
 const INVISIBLE = /[\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;

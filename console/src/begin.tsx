@@ -4,14 +4,15 @@ import { useState } from "preact/hooks";
 import { Failure, operate } from "./api";
 import { Problem, ReadOnly, to, useRights } from "./parts";
 
-/** Explains how to begin, and makes an example with one click. */
-export function Begin({ begun }: { begun: () => void }) {
+/** Explains how to begin, and makes an example with one click. From `began` on, the registry is no longer empty. */
+export function Begin({ began }: { began: () => void }) {
   const [made, setMade] = useState<number | null>(null);
   const [done, setDone] = useState(false);
   const [failure, setFailure] = useState<unknown>(null);
-  const { value: rights } = useRights();
+  const { value: rights, failure: unknown, reload } = useRights();
   const make = async (): Promise<void> => {
     setFailure(null);
+    began();
     try {
       for (const [index, step] of EXAMPLE.entries()) {
         setMade(index);
@@ -21,7 +22,6 @@ export function Begin({ begun }: { begun: () => void }) {
         });
       }
       setDone(true);
-      begun();
     } catch (failure) {
       setFailure(failure);
     }
@@ -54,6 +54,7 @@ export function Begin({ begun }: { begun: () => void }) {
           </button>
         </>
       )}
+      <Problem failure={unknown} retry={reload} />
       <Problem failure={failure} />
     </section>
   );

@@ -106,8 +106,14 @@ function isFinal(failure: unknown): boolean {
 
 function rest(milliseconds: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+    const end = (): void => {
+      clearTimeout(timer);
+      // The signal lives as long as the screen, and would keep a listener for each rest.
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, milliseconds);
+    signal.addEventListener("abort", end);
   });
 }
 
@@ -121,13 +127,15 @@ interface History {
   seen: Change[];
   failure: unknown;
   searching: boolean;
+  /** Whether somebody stopped the search, so that there may be more changes. */
+  stopped: boolean;
   reload: () => void;
   stop: () => void;
 }
 
 /** Loads the latest changes of a widget. The service searches from its oldest change on, which may take a while. */
 export function useHistory(widget: string): History {
-  const [state, setState] = useState<Omit<History, "reload" | "stop">>({ seen: [], failure: null, searching: true });
+  const [state, setState] = useState<Omit<History, "reload" | "stop">>({ seen: [], failure: null, searching: true, stopped: false });
   const [turn, setTurn] = useState(0);
   useToken(() => setTurn((turn) => turn + 1));
   const under = useRef<AbortController | null>(null);
@@ -135,6 +143,10 @@ export function useHistory(widget: string): History {
     const controller = new AbortController();
     const { signal } = controller;
     under.current = controller;
+    // A search that was stopped, or that a later one replaced, must not overwrite what is shown since.
+    const show = (found: { seen: Change[]; failure: unknown; searching: boolean }): void => {
+      if (!signal.aborted) setState({ ...found, stopped: false });
+    };
     const search = async (): Promise<void> => {
       let seen: Change[] = [];
       let after: string | null = null;
@@ -148,16 +160,20 @@ export function useHistory(widget: string): History {
           seen = [...page.changes.toReversed(), ...seen].slice(0, HISTORY_MAX);
           if (page.next === null || page.next === after) break;
           after = page.next;
-          setState({ seen, failure: null, searching: after < end });
+          show({ seen, failure: null, searching: after < end });
         }
-        setState({ seen, failure: null, searching: false });
+        show({ seen, failure: null, searching: false });
       } catch (failure) {
-        setState({ seen, failure: signal.aborted ? null : failure, searching: false });
+        show({ seen, failure, searching: false });
       }
     };
-    setState((state) => ({ ...state, failure: null, searching: true }));
+    setState((state) => ({ ...state, failure: null, searching: true, stopped: false }));
     void search();
     return () => controller.abort();
   }, [widget, turn]);
-  return { ...state, reload: () => setTurn((turn) => turn + 1), stop: () => under.current?.abort() };
+  const stop = (): void => {
+    under.current?.abort();
+    setState((state) => ({ ...state, searching: false, stopped: true }));
+  };
+  return { ...state, reload: () => setTurn((turn) => turn + 1), stop };
 }

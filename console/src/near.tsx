@@ -229,6 +229,9 @@ function count(links: Link[]): number {
     .filter(Boolean).length;
 }
 
+/** Characters that XML 1.0 cannot contain, not even escaped. */
+const NOT_IN_XML = /[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu;
+
 /** Returns the picture with its colours included, so that it needs no style sheet. */
 function standalone(picture: SVGSVGElement): string {
   const copy = picture.cloneNode(true) as SVGSVGElement;
@@ -236,9 +239,11 @@ function standalone(picture: SVGSVGElement): string {
   const originals = picture.querySelectorAll<SVGElement>("path, circle, text");
   copy.querySelectorAll<SVGElement>("path, circle, text").forEach((element, index) => {
     const style = getComputedStyle(originals[index]!);
-    for (const property of ["fill", "stroke", "stroke-width", "font-family", "font-size", "text-anchor"]) {
+    for (const property of ["fill", "stroke", "stroke-width", "paint-order", "font-family", "font-size", "font-weight", "text-anchor"]) {
       element.setAttribute(property, style.getPropertyValue(property));
     }
   });
-  return new XMLSerializer().serializeToString(copy);
+  // A file has no areas to click, and without a style sheet they would be black.
+  copy.querySelectorAll("rect").forEach((area) => area.remove());
+  return new XMLSerializer().serializeToString(copy).replace(NOT_IN_XML, "\ufffd");
 }

@@ -47,11 +47,11 @@ const FORMS: { operation: Operation; title: string; done: string; fields: Field[
 ];
 
 export function OperationsScreen({ query }: { query: URLSearchParams }) {
-  const { value: rights, failure } = useRights();
+  const { value: rights, failure, reload } = useRights();
   return (
     <>
       <h1>Operations</h1>
-      <Problem failure={failure} />
+      <Problem failure={failure} retry={reload} />
       {rights && <ReadOnly rights={rights} />}
       {rights !== null && (
         <>

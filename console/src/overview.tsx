@@ -28,10 +28,10 @@ export function Overview() {
   const service = useService();
   const { readings, failure, withheld } = useReadings();
   const last = readings.at(-1)?.samples;
-  const empty = useLoaded("empty", (signal) => isEmpty(signal));
+  const empty = useEmpty();
   const [example, setExample] = useState(false);
   // If the caller may not read the metrics, the widgets are counted, but only if that is fast.
-  const counted = useLoaded(`count ${withheld}`, async (signal) =>
+  const counted = useLoaded(`count ${withheld} ${empty.value}`, async (signal) =>
     withheld ? count("", AbortSignal.any([signal, AbortSignal.timeout(COUNT_MS)])) : null,
   );
   // Show nothing yet that later content would push away.
@@ -43,18 +43,14 @@ export function Overview() {
     readings.map((reading) => reading.operations),
     readings.map((reading) => reading.refused),
   ];
+  // In place of withheld figures there may be a form for a token already. One is enough.
+  const asks = withheld && isUnauthorised(failure) && isUnauthorised(empty.failure);
+  const problem = withheld ? !asks && empty.failure : failure ?? empty.failure;
   const latency = [readings.map((reading) => reading.at), readings.map((reading) => reading.p99Ms)];
   return (
     <>
       <h1>Overview</h1>
-      {(example || empty.value) && (
-        <Begin
-          begun={() => {
-            setExample(true);
-            empty.reload();
-          }}
-        />
-      )}
+      {(example || empty.value) && <Begin began={() => setExample(true)} />}
       <div class="figures">
         <Figure name="Widgets" value={number(widgets ?? counted.value)} href={to.widgets("")} />
         {!withheld && <Figure name="Associations" value={number(last && total(last, "widgets_associations"))} />}
@@ -82,20 +78,19 @@ export function Overview() {
             </Card>
           </div>
           {last && <Health samples={last} earlier={readings[0]!.samples} />}
-          <Problem failure={failure ?? empty.failure} />
         </>
       )}
+      <Problem failure={problem} />
     </>
   );
 }
 
 /** Explains why there are no live figures: not everybody may read them. */
 function Withheld({ failure }: { failure: unknown }) {
-  const unauthorised = failure instanceof Failure && failure.status === 401;
   const hidden = failure instanceof Failure && failure.status === 404;
   return (
     <Card title="Live figures">
-      {unauthorised ? (
+      {isUnauthorised(failure) ? (
         <Problem failure={failure} />
       ) : (
         <p role="note">
@@ -155,6 +150,23 @@ function useService(): string {
   return service;
 }
 
+/** Returns whether the registry is empty. Asks until there is an answer, and for as long as it is empty. */
+function useEmpty(): { value: boolean | null; failure: unknown } {
+  const [state, setState] = useState<{ value: boolean | null; failure: unknown }>({ value: null, failure: null });
+  useEvery(async (signal) => {
+    try {
+      const value = await isEmpty(signal);
+      setState({ value, failure: null });
+      return value;
+    } catch (failure) {
+      if (!signal.aborted) setState(({ value }) => ({ value, failure }));
+      // Only a token can change this answer.
+      return !isUnauthorised(failure);
+    }
+  });
+  return state;
+}
+
 /** Reads the metrics. `withheld` means that this caller may not, so that the console stops asking. */
 function useReadings(): { readings: Reading[]; failure: unknown; withheld: boolean } {
   const [readings, setReadings] = useState<Reading[]>([]);
@@ -175,6 +187,8 @@ function useReadings(): { readings: Reading[]; failure: unknown; withheld: boole
   return { readings: withheld ? [] : readings, failure, withheld };
 }
 
+const isUnauthorised = (failure: unknown): boolean => failure instanceof Failure && failure.status === 401;
+
 const isWithheld = (failure: unknown): boolean => failure instanceof Failure && [401, 403, 404].includes(failure.status);
 
 function reading(before: Reading | undefined, at: number, samples: Sample[]): Reading {
@@ -194,23 +208,24 @@ function reading(before: Reading | undefined, at: number, samples: Sample[]): Re
 
 /**
  * Repeats the work from now on for as long as it returns true, never twice at once, and not while the page is hidden.
- * Starts again when the token changes.
+ * Starts again when the token changes; the signal tells the work that its result is no longer wanted.
  */
-function useEvery(work: () => Promise<boolean>): void {
+function useEvery(work: (signal: AbortSignal) => Promise<boolean>): void {
   const [turn, setTurn] = useState(0);
   useToken(() => setTurn((turn) => turn + 1));
   const latest = useRef(work);
   latest.current = work;
   useEffect(() => {
     let timer: ReturnType<typeof setTimeout>;
-    let ended = false;
+    const controller = new AbortController();
+    const { signal } = controller;
     const turn = async (): Promise<void> => {
-      const goOn = document.visibilityState !== "visible" || (await latest.current());
-      if (goOn && !ended) timer = setTimeout(turn, INTERVAL_MS);
+      const goOn = document.visibilityState !== "visible" || (await latest.current(signal));
+      if (goOn && !signal.aborted) timer = setTimeout(turn, INTERVAL_MS);
     };
     void turn();
     return () => {
-      ended = true;
+      controller.abort();
       clearTimeout(timer);
     };
   }, [turn]);

@@ -134,6 +134,18 @@ export function Searching({ stop }: { stop: () => void }) {
   );
 }
 
+/** Says that somebody stopped a search, and offers to repeat it. */
+export function Stopped({ again }: { again: () => void }) {
+  return (
+    <p class="nothing" role="status">
+      The search was stopped.{" "}
+      <button type="button" class="quiet" onClick={again}>
+        Search again
+      </button>
+    </p>
+  );
+}
+
 /** A card with a heading. */
 export function Card({ title, children, side }: { title: string; children: ComponentChildren; side?: ComponentChildren }) {
   return (
@@ -232,23 +244,25 @@ export function useToken(changed: () => void): void {
   }, []);
 }
 
-/** How often to ask whether a standby has been promoted. */
+/** How often to ask whether a standby has been promoted, or again what the caller may do if that is unknown. */
 const ROLE_MS = 5000;
 
 /** Loads what the caller may do here. */
 export function useRights(): Loaded<Rights> {
   const loaded = useLoaded("rights", (signal) => rights(signal));
-  const [promoted, setPromoted] = useState(false);
-  const follows = loaded.value?.operate === false && loaded.value.because === "standby";
+  const { value, failure, reload } = loaded;
+  const follows = value?.operate === false && value.because === "standby";
+  // A missing or refused token is a question to the caller, and only another token answers it.
+  const unknown = failure !== null && !(failure instanceof Failure && failure.status === 401);
   useEffect(() => {
-    if (!follows || promoted) return;
+    if (!follows && !unknown) return;
     const timer = setInterval(() => {
-      // Asked in the background: what is shown stays until something has changed.
-      if (document.visibilityState === "visible") rights().then(({ operate }) => operate && setPromoted(true), () => {});
+      // Asked in the background: what is shown stays until there is another answer.
+      if (document.visibilityState === "visible") rights().then(({ operate }) => (operate || unknown) && reload(), () => {});
     }, ROLE_MS);
     return () => clearInterval(timer);
-  }, [follows, promoted]);
-  return follows && promoted ? { ...loaded, value: { operate: true } } : loaded;
+  }, [follows, unknown]);
+  return loaded;
 }
 
 /** Tells a caller who may only read why there are no operations here. */

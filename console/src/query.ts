@@ -32,6 +32,14 @@ export function parameters({ prefix, name, free, peer }: Fields): URLSearchParam
   return query;
 }
 
+/** Parameters that do not filter: a table decides itself what it shows of which rows, and in which order. */
+const PAGING = ["select", "order", "limit", "offset"];
+
+/** Returns the parameters that filter. */
+export function filtersOf(query: URLSearchParams): URLSearchParams {
+  return new URLSearchParams([...query].filter(([name]) => !PAGING.includes(name)));
+}
+
 /** Returns the parameters in a readable form: only characters with a meaning in a query stay escaped. */
 export function readable(query: URLSearchParams): string {
   const escape = (text: string): string => text.replace(/[%&+#]/g, (character) => encodeURIComponent(character));

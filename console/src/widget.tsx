@@ -4,12 +4,15 @@ import { useState } from "preact/hooks";
 import { type Widget, Failure, curl, lookup, operate } from "./api";
 import { ChangeRows } from "./changes";
 import { useHistory } from "./follow";
-import { Card, Copyable, Port, Problem, ReadOnly, Searching, Text, WidgetLink, to, useLoaded, useRights } from "./parts";
+import { Card, Copyable, Port, Problem, ReadOnly, Searching, Stopped, Text, WidgetLink, to, useLoaded, useRights, useToken } from "./parts";
 
 export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
   const widget = useLoaded(serialNumber, (signal) => lookup(serialNumber, signal));
   const history = useHistory(serialNumber);
-  const { value: rights } = useRights();
+  const rights = useRights();
+  // Without knowing what the caller may do, everything is shown and nothing offered.
+  const settled = rights.value !== null || rights.failure !== null;
+  const operable = rights.value?.operate === true;
   const [failure, setFailure] = useState<unknown>(null);
   const [removed, setRemoved] = useState(false);
   const missing = widget.failure instanceof Failure && widget.failure.code === "WG001";
@@ -29,7 +32,7 @@ export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
       </h1>
       {removed && <p role="status">It was removed.</p>}
       {!removed && <Problem failure={widget.failure} retry={widget.reload} />}
-      {widget.value && rights !== null && !removed && (
+      {widget.value && settled && !removed && (
         <>
           <p>
             Name: <Text>{widget.value.name}</Text>
@@ -39,7 +42,7 @@ export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
             side={
               <span class="links">
                 <a href={to.near(serialNumber)}>Neighbourhood</a>
-                {rights.operate && <a href={`#/operations?widget1_sn=${encodeURIComponent(serialNumber)}`}>Associate</a>}
+                {operable && <a href={`#/operations?widget1_sn=${encodeURIComponent(serialNumber)}`}>Associate</a>}
               </span>
             }
           >
@@ -53,7 +56,7 @@ export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
                   ) : (
                     <>
                       <WidgetLink serialNumber={slot.peer} />
-                      {rights.operate && (
+                      {operable && (
                         <button type="button" class="quiet" onClick={() => dissociate(slot.peer!, slot.port)}>
                           Remove association
                           <span class="hidden">{` with ${slot.peer} over ${slot.port}`}</span>
@@ -66,28 +69,27 @@ export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
             </ol>
             <Problem failure={failure} />
           </Card>
-          {rights.operate ? (
-            <Removal widget={widget.value} removed={() => (setRemoved(true), history.reload())} />
-          ) : (
-            <ReadOnly rights={rights} />
-          )}
+          {operable && <Removal widget={widget.value} removed={() => (setRemoved(true), history.reload())} />}
+          {rights.value && <ReadOnly rights={rights.value} />}
+          <Problem failure={rights.failure} retry={rights.reload} />
         </>
       )}
       {/* Show nothing below content that is still to come, because it would be pushed down. */}
-      {(removed || missing || (widget.value && rights !== null)) && (
+      {(removed || missing || (widget.value && settled)) && (
         <History {...history} serialNumber={serialNumber} />
       )}
     </>
   );
 }
 
-type HistoryProps = Pick<ReturnType<typeof useHistory>, "seen" | "failure" | "searching" | "stop"> & { serialNumber: string };
+type HistoryProps = ReturnType<typeof useHistory> & { serialNumber: string };
 
-function History({ seen, failure, searching, stop, serialNumber }: HistoryProps) {
+function History({ seen, failure, searching, stopped, reload, stop, serialNumber }: HistoryProps) {
   return (
     <Card title="Changes" side={!failure && <a href={to.changes(serialNumber)}>Follow them</a>}>
-      {(seen.length > 0 || !(failure || searching)) && <ChangeRows changes={seen} empty="No changes of this widget are kept." />}
+      {(seen.length > 0 || !(failure || searching || stopped)) && <ChangeRows changes={seen} empty="No changes of this widget are kept." />}
       {searching && <Searching stop={stop} />}
+      {stopped && <Stopped again={reload} />}
       <Problem failure={failure} />
     </Card>
   );
@@ -98,9 +100,12 @@ function Removal({ widget, removed }: { widget: Widget; removed: () => void }) {
   const [asking, setAsking] = useState(false);
   const [typed, setTyped] = useState("");
   const [failure, setFailure] = useState<unknown>(null);
+  // A refusal for lack of a token is over with another one.
+  useToken(() => setFailure(null));
   const peers = widget.slots.filter((slot) => slot.peer !== null).length;
   // A form field cannot contain a line break: browsers remove it or make it a space.
   const wanted = ["", " "].map((end) => widget.serial_number.replace(/\r\n?|\n/g, end));
+  const confirmed = peers === 0 || wanted.includes(typed);
   if (!asking) {
     return (
       <button type="button" class="danger" onClick={() => setAsking(true)}>
@@ -109,36 +114,40 @@ function Removal({ widget, removed }: { widget: Widget; removed: () => void }) {
     );
   }
   return (
-    <form
-      class="card"
-      onSubmit={(event) => {
-        event.preventDefault();
-        setFailure(null);
-        operate("remove_widget", { widget_sn: widget.serial_number }).then(removed, setFailure);
-      }}
-    >
-      {peers > 0 ? (
-        <label>
-          {peers === 1 ? "Its association goes with it." : `Its ${peers} associations go with it.`} Type the serial
-          number to remove it:
-          <input value={typed} autocomplete="off" spellcheck={false} onInput={(event) => setTyped(event.currentTarget.value)} />
-        </label>
-      ) : (
-        <p>It has no associations.</p>
-      )}
-      <div class="buttons">
-        <button type="submit" class="danger" disabled={peers > 0 && !wanted.includes(typed)}>
-          Remove it
-        </button>
-        <button type="button" class="quiet" onClick={() => setAsking(false)}>
-          Keep it
-        </button>
-      </div>
+    <>
+      <form
+        class="card"
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (!confirmed) return;
+          setFailure(null);
+          operate("remove_widget", { widget_sn: widget.serial_number }).then(removed, setFailure);
+        }}
+      >
+        {peers > 0 ? (
+          <label>
+            {peers === 1 ? "Its association goes with it." : `Its ${peers} associations go with it.`} Type the serial
+            number to remove it:
+            <input value={typed} autocomplete="off" spellcheck={false} onInput={(event) => setTyped(event.currentTarget.value)} />
+          </label>
+        ) : (
+          <p>It has no associations.</p>
+        )}
+        <div class="buttons">
+          <button type="submit" class="danger" disabled={!confirmed}>
+            Remove it
+          </button>
+          <button type="button" class="quiet" onClick={() => setAsking(false)}>
+            Keep it
+          </button>
+        </div>
+        <details>
+          <summary>As a shell command</summary>
+          <Copyable text={curl("remove_widget", { widget_sn: widget.serial_number })} label="As a shell command" />
+        </details>
+      </form>
+      {/* Outside of the form: it may contain a form for another token, and no form may contain another one. */}
       <Problem failure={failure} />
-      <details>
-        <summary>As a shell command</summary>
-        <Copyable text={curl("remove_widget", { widget_sn: widget.serial_number })} label="As a shell command" />
-      </details>
-    </form>
+    </>
   );
 }

@@ -2,14 +2,14 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { ask, count, list } from "./api";
-import { Problem, Searching, SerialNumber, Slots, Text, WidgetLink, download, number, to, useLoaded } from "./parts";
-import { type Fields, parameters, readable } from "./query";
+import { Problem, Searching, SerialNumber, Slots, Stopped, Text, WidgetLink, download, number, to, useLoaded } from "./parts";
+import { type Fields, filtersOf, parameters, readable } from "./query";
 
 const ROWS = 20;
 const NOTHING: Fields = { prefix: "", name: "", free: "", peer: "" };
 
 export function WidgetsScreen({ query }: { query: URLSearchParams }) {
-  const filter = query.toString();
+  const filter = filtersOf(query).toString();
   return (
     <>
       <h1>Widgets</h1>
@@ -21,8 +21,9 @@ export function WidgetsScreen({ query }: { query: URLSearchParams }) {
 
 function Filters({ query }: { query: URLSearchParams }) {
   const [fields, setFields] = useState(NOTHING);
-  const [line, setLine] = useState(readable(query));
-  useEffect(() => setLine(readable(query)), [query.toString()]);
+  const applied = readable(filtersOf(query));
+  const [line, setLine] = useState(applied);
+  useEffect(() => setLine(applied), [query.toString()]);
   const go = (query: URLSearchParams): void => {
     location.hash = to.widgets(query.toString());
   };
@@ -105,22 +106,32 @@ function Filters({ query }: { query: URLSearchParams }) {
 }
 
 function Rows({ filter }: { filter: string }) {
-  /** The serial numbers after which the visited pages begin. */
-  const [starts, setStarts] = useState<string[]>([]);
-  const after = starts.at(-1);
-  const pageQuery = (limit: number): string => {
+  /** The serial numbers after which the wanted page and those before it begin. */
+  const [wanted, setWanted] = useState<string[]>([]);
+  const pageQuery = (starts: string[], limit: number): string => {
     const query = new URLSearchParams(filter);
+    const after = starts.at(-1);
     if (after !== undefined) query.append("serial_number", `gt.${after}`);
     query.set("order", "serial_number.asc");
     query.set("limit", String(limit));
     return query.toString();
   };
-  // One row more than is shown tells whether there is a next page, without counting.
-  const page = useLoaded(`${filter}#${after}`, (signal) => list(pageQuery(ROWS + 1), signal));
-  const rows = page.value?.slice(0, ROWS) ?? [];
+  const page = useLoaded(`${filter}#${wanted.at(-1)}`, async (signal) => ({
+    // One row more than is shown tells whether there is a next page, without counting.
+    found: await list(pageQuery(wanted, ROWS + 1), signal),
+    starts: wanted,
+  }));
+  // The page that is shown stays until the wanted one has come, and for good if that is stopped.
+  const { found, starts } = page.value ?? { found: [], starts: [] };
+  const rows = found.slice(0, ROWS);
   const last = rows.at(-1);
   const [exporting, setExporting] = useState<unknown>(null);
-  const more = (page.value?.length ?? 0) > ROWS;
+  const more = found.length > ROWS;
+  const turnTo = (starts: string[]): void => {
+    setWanted(starts);
+    // The same page may be wanted again, after it was stopped.
+    page.reload();
+  };
   if (page.failure) return <Problem failure={page.failure} retry={page.reload} />;
   return (
     <section aria-busy={page.loading}>
@@ -151,33 +162,27 @@ function Rows({ filter }: { filter: string }) {
           </tbody>
         </table>
         {page.value && !rows.length && <p class="nothing">No widget matches.</p>}
-        {page.stopped && !page.value && (
-          <p class="nothing">
-            The search was stopped.{" "}
-            <button type="button" class="quiet" onClick={page.reload}>
-              Search again
-            </button>
-          </p>
-        )}
+        {page.stopped && !page.value && <Stopped again={page.reload} />}
         {page.loading && !page.value && <Searching stop={page.stop} />}
       </div>
       <div class="pager" hidden={!page.value}>
-        <button type="button" class="quiet" disabled={!starts.length} onClick={() => setStarts(starts.slice(0, -1))}>
+        <button type="button" class="quiet" disabled={!starts.length} onClick={() => turnTo(starts.slice(0, -1))}>
           Previous
         </button>
         <button
           type="button"
           class="quiet"
           disabled={!more || !last}
-          onClick={() => last && setStarts([...starts, last.serial_number])}
+          onClick={() => last && turnTo([...starts, last.serial_number])}
         >
           Next
         </button>
         <Count filter={filter} />
-        <button type="button" class="quiet" disabled={!rows.length} onClick={() => exportCsv(pageQuery(ROWS)).then(() => setExporting(null), setExporting)}>
+        <button type="button" class="quiet" disabled={!rows.length} onClick={() => exportCsv(pageQuery(starts, ROWS)).then(() => setExporting(null), setExporting)}>
           Export these as CSV
         </button>
         {page.loading && page.value && <Searching stop={page.stop} />}
+        {page.stopped && page.value && <Stopped again={page.reload} />}
       </div>
       <Problem failure={exporting} />
     </section>

@@ -112,6 +112,47 @@ test("a writer makes changes, and sees who made them", { skip, timeout: 90_000 }
     await page.locator(".changes .remove_widget").waitFor();
   }, { token: tokenOf("writer", "wanda") }));
 
+test("another token, entered because a removal was refused, removes nothing by itself", { skip, timeout: 90_000 }, () =>
+  look("#/widget/PUMP-1", async (page) => {
+    await page.getByRole("button", { name: "Remove this widget…" }).click();
+    const confirmation = page.getByLabel("Type the serial number");
+    await confirmation.fill("PUMP-1");
+    // As if the token had expired since the page was opened.
+    await page.evaluate(() => sessionStorage.setItem("widgets.token", "expired"));
+    await page.getByRole("button", { name: "Remove it" }).click();
+    await page.getByText("The token is not accepted.").waitFor();
+    assert.equal(await page.locator("form form").count(), 0, "no form contains another one");
+    assert.deepEqual(await faults(page), []);
+    await confirmation.fill("");
+    const asked = [];
+    page.on("request", (request) => asked.push(`${request.method()} ${new URL(request.url()).pathname}`));
+    // Everything is loaded again with the token, after all that entering it did at once.
+    const again = page.waitForResponse((answer) => answer.url().endsWith("/widgets/PUMP-1") && answer.ok());
+    await page.getByLabel("Token", { exact: true }).fill(tokenOf("admin"));
+    await page.getByRole("button", { name: "Use it in this tab" }).click();
+    await again;
+    assert.deepEqual(asked.filter((request) => request === "POST /rpc/remove_widget"), []);
+    await page.locator(".problem").waitFor({ state: "detached" });
+    assert.ok(await page.getByRole("button", { name: "Remove it" }).isDisabled());
+    const headers = { Authorization: `Bearer ${tokenOf("admin")}` };
+    assert.equal((await fetch(`${service.url}/widgets/PUMP-1`, { headers })).status, 200);
+  }, { token: tokenOf("admin") }));
+
+test("callers without a token who may read are shown everything, and offered no operation", { skip, timeout: 90_000 }, async () => {
+  const open = await serve({ environment: { WIDGETS_JWT_SECRET: SECRET, WIDGETS_ANONYMOUS_ROLE: "reader" } });
+  assert.equal(await ask(open.url, "add_widget", { widget_sn: "PUMP-1", widget_name: "", slots: ["P"] }, tokenOf("admin")), 204);
+  await visit(browser, open.url, "#/widget/PUMP-1", {}, async (page) => {
+    await page.locator(".slot-rows li").waitFor();
+    await page.getByText("You may only read").waitFor();
+    assert.equal(await page.getByRole("button", { name: /Remove/ }).count(), 0);
+    assert.deepEqual(await faults(page), []);
+    await go(page, "#/operations");
+    await page.getByText("You may only read").waitFor();
+    assert.equal(await page.locator("form button:enabled").count(), 0);
+  });
+  await open.stop();
+});
+
 test("an admin sees the live figures, until the token is replaced by one without that role", { skip, timeout: 90_000 }, () =>
   look("", async (page) => {
     await page.locator(".health").waitFor();
@@ -123,13 +164,23 @@ test("an admin sees the live figures, until the token is replaced by one without
     assert.equal(await page.locator(".health").count(), 0);
   }, { token: tokenOf("admin") }));
 
-test("an empty registry is reported to a reader, without the button for the example", { skip, timeout: 90_000 }, async () => {
+test("an empty registry is reported to a reader, without the button for the example, until the first widget comes", { skip, timeout: 90_000 }, async () => {
   const empty = await serve({ environment: { WIDGETS_JWT_SECRET: SECRET } });
-  await visit(browser, empty.url, "", { token: tokenOf("reader") }, async (page) => {
+  await visit(browser, empty.url, "#/nowhere", { token: tokenOf("reader") }, async (page) => {
+    await page.route("**/widgets?*", (route) => route.abort());
+    await go(page, "#/");
+    await page.getByText("which the admin role may read").waitFor();
+    await page.locator(".problem", { hasText: "The service does not answer." }).waitFor();
+    assert.deepEqual(await faults(page), []);
+    await page.unroute("**/widgets?*");
     await page.getByText("The registry is empty").waitFor();
+    await page.locator(".problem").waitFor({ state: "detached" });
     await page.getByText("You may only read").waitFor();
     assert.equal(await page.getByRole("button", { name: "Make the example" }).count(), 0);
     assert.deepEqual(await faults(page), []);
+    assert.equal(await ask(empty.url, "add_widget", { widget_sn: "FIRST", widget_name: "", slots: [] }, tokenOf("admin")), 204);
+    await page.getByText("The registry is empty").waitFor({ state: "detached" });
+    await page.locator(".figure", { hasText: "Widgets" }).getByText("1", { exact: true }).waitFor();
   });
   await empty.stop();
 });

@@ -44,6 +44,34 @@ test("changes appear immediately, can be paused, and continue after a restart of
   await service.stop();
 });
 
+test("a page that follows the changes keeps nothing of an answer that is shown", { skip, timeout: 90_000 }, async () => {
+  const service = await serve();
+  await visit(browser, service.url, "#/nowhere", {}, async (page) => {
+    await page.evaluate(() => {
+      globalThis.added = globalThis.kept = 0;
+      const { addEventListener, removeEventListener } = EventTarget.prototype;
+      AbortSignal.prototype.addEventListener = function (...listener) {
+        globalThis.added += 1;
+        globalThis.kept += 1;
+        return addEventListener.apply(this, listener);
+      };
+      AbortSignal.prototype.removeEventListener = function (...listener) {
+        globalThis.kept -= 1;
+        return removeEventListener.apply(this, listener);
+      };
+    });
+    await go(page, "#/changes");
+    await page.getByText("Waiting for the next change.").waitFor();
+    for (let number = 0; number < 5; number++) {
+      await ask(service.url, "add_widget", { widget_sn: `ROUND-${number}`, widget_name: "", slots: [] });
+      await page.getByRole("link", { name: `ROUND-${number}` }).waitFor();
+    }
+    const [added, kept] = await page.evaluate(() => [globalThis.added, globalThis.kept]);
+    assert.ok(added >= 5 && kept <= 1, `${kept} of ${added} listeners are kept`);
+  });
+  await service.stop();
+});
+
 test("if there are more changes than fit, the oldest are shown a screen at a time, and the newest up to a limit", { skip, timeout: 90_000 }, async () => {
   const service = await serve();
   await visit(browser, service.url, "#/changes", {}, async (page) => {
@@ -100,6 +128,28 @@ test("the overview reports that the service does not answer, and later that it i
     service = await serve({ listen: host, folder: service.folder });
     await page.getByText("ready", { exact: true }).waitFor();
     await page.locator(".problem").waitFor({ state: "detached" });
+  });
+  await service.stop();
+});
+
+test("the overview asks again whether the registry is empty, and lets the example be finished", { skip, timeout: 90_000 }, async () => {
+  const service = await serve();
+  await visit(browser, service.url, "#/nowhere", {}, async (page) => {
+    await page.route("**/widgets?*", (route) => route.abort());
+    await go(page, "#/");
+    await page.locator(".problem", { hasText: "The service does not answer." }).waitFor();
+    await page.unroute("**/widgets?*");
+    await page.locator(".problem").waitFor({ state: "detached" });
+    let pass;
+    const held = new Promise((resolve) => (pass = resolve));
+    await page.route("**/rpc/associate_widgets", async (route) => (await held, route.continue()));
+    const noticed = page.waitForResponse(async (answer) => answer.url().includes("/widgets?") && (await answer.json()).length > 0);
+    await page.getByRole("button", { name: "Make the example" }).click();
+    await noticed;
+    await shifts(page);
+    await page.getByRole("button", { name: "Making it" }).waitFor();
+    pass();
+    await page.getByText("The example is ready").waitFor();
   });
   await service.stop();
 });
@@ -223,6 +273,15 @@ test("a page of a standby that is promoted accepts operations without a reload",
     await page.getByRole("note").filter({ hasText: "This is a standby" }).waitFor();
     const form = page.locator("section", { hasText: "Add a widget" }).first();
     await form.getByLabel("Serial number").fill("after the promotion");
+    // As if it restarted: no answer does not mean that it was promoted.
+    const asked = ["**/rpc/remove_widget?*", "**/ready?role=primary"];
+    for (const path of asked) await page.route(path, (route) => route.abort());
+    const failed = (path) => page.waitForEvent("requestfailed", (request) => request.url().includes(path));
+    await Promise.all([failed("/rpc/"), failed("/ready?")]);
+    await shifts(page);
+    assert.ok(await form.getByRole("button", { name: "Add a widget" }).isDisabled());
+    assert.equal(await page.getByRole("note").count(), 1);
+    for (const path of asked) await page.unroute(path);
     await primary.stop();
     const promoted = await fetch(`${standby.url}/replication/promote?address=${encodeURIComponent(standby.url)}`, { method: "POST" });
     assert.equal(promoted.status, 200, await promoted.text());
@@ -231,6 +290,49 @@ test("a page of a standby that is promoted accepts operations without a reload",
     await form.getByText("It is registered.").waitFor();
   });
   await standby.stop();
+});
+
+test("until the service says what the caller may do, the screens show the problem and offer nothing", { skip, timeout: 90_000 }, async () => {
+  const service = await serve();
+  assert.equal(await ask(service.url, "add_widget", { widget_sn: "PUMP-1", widget_name: "", slots: ["P"] }), 204);
+  const [operation, role] = ["**/rpc/remove_widget?*", "**/ready?role=primary"];
+  const refusal = (status, code) => ({ status, headers: { "Proxy-Status": `PostgREST; error=${code}` } });
+  await visit(browser, service.url, "#/nowhere", {}, async (page) => {
+    const retry = page.locator("main .problem").getByRole("button", { name: "Try again" });
+    // A hidden page does not ask again by itself.
+    await page.evaluate(() => Object.defineProperty(document, "visibilityState", { value: "hidden", configurable: true }));
+    for (const [path, answer] of [
+      [operation, null],
+      [operation, { status: 200, contentType: "text/html", body: "<h1>Log in</h1>" }],
+      [operation, { status: 502, contentType: "text/html", body: "<h1>Bad Gateway</h1>" }],
+      [operation, refusal(429, "WG429")],
+      [operation, refusal(503, "WG503")],
+      [role, null],
+      [role, refusal(503, "WG503")],
+    ]) {
+      const what = `${path}: ${JSON.stringify(answer)}`;
+      await page.route(path, (route) => (answer ? route.fulfill(answer) : route.abort()));
+      await go(page, "#/operations");
+      await retry.waitFor();
+      assert.equal(await page.locator("form button:enabled").count(), 0, what);
+      await go(page, "#/widget/PUMP-1");
+      await page.locator(".slot-rows li").waitFor();
+      await retry.waitFor();
+      assert.equal(await page.getByRole("button", { name: /Remove/ }).count(), 0, what);
+      await page.unroute(path);
+      await retry.click();
+      await page.getByRole("button", { name: "Remove this widget…" }).waitFor();
+      assert.equal(await page.locator(".problem").count(), 0, what);
+    }
+    await page.route(operation, (route) => route.abort());
+    await go(page, "#/operations");
+    await retry.waitFor();
+    assert.deepEqual(await faults(page), []);
+    await page.unroute(operation);
+    await page.evaluate(() => delete document.visibilityState);
+    await page.locator("form button:enabled").first().waitFor();
+  });
+  await service.stop();
 });
 
 test("opening screens causes no requests that the overview counts as refused", { skip, timeout: 90_000 }, async () => {
@@ -264,6 +366,37 @@ test("an operation whose response was lost can be sent again, and is applied onc
     await add.getByRole("button", { name: "Try again" }).click();
     await add.getByText("It is registered.").waitFor();
     assert.equal(lost, 1);
+  });
+  await service.stop();
+});
+
+test("an operation whose outcome is unknown is not called done, and can be sent again with its key", { skip, timeout: 90_000 }, async () => {
+  const service = await serve();
+  const html = (status) => ({ status, contentType: "text/html", body: "<h1>A proxy</h1>" });
+  const answers = [
+    [html(200), "it is unknown whether the operation was applied"],
+    [html(502), "The answer is 502"],
+    [html(504), "The answer is 504"],
+    [{ status: 409, json: { code: "WG409", message: "it is in progress", details: null, hint: null } }, "The same operation is still in progress."],
+  ];
+  await visit(browser, service.url, "#/operations", {}, async (page) => {
+    const keys = [];
+    await page.route("**/rpc/add_widget", (route) => {
+      keys.push(route.request().headers()["idempotency-key"]);
+      const [answer] = answers[keys.length - 1] ?? [];
+      return answer ? route.fulfill(answer) : route.continue();
+    });
+    const add = page.locator("section", { hasText: "Add a widget" }).first();
+    await add.getByLabel("Serial number").fill("ONCE");
+    await add.getByRole("button", { name: "Add a widget" }).click();
+    for (const [, text] of answers) {
+      await add.getByText(text).waitFor();
+      assert.equal(await add.getByText("It is registered.").count(), 0);
+      await add.getByRole("button", { name: "Try again" }).click();
+    }
+    await add.getByText("It is registered.").waitFor();
+    assert.equal(keys.length, answers.length + 1);
+    assert.equal(new Set(keys).size, 1, `${keys}`);
   });
   await service.stop();
 });

@@ -1,6 +1,7 @@
 // Tests every screen with serial numbers and names that are chosen to break pages.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import { PHONE, faults, go, overhang, picture, shifts, visit } from "./page.mjs";
@@ -101,6 +102,27 @@ test("the neighbourhood of a widget with a hostile name leads to its peer", { sk
     assert.deepEqual(await faults(page), []);
   }));
 
+test("an exported neighbourhood is a well-formed picture that needs no style sheet", { skip, timeout: 60_000 }, () =>
+  look("#/near/%07bell", async (page) => {
+    await page.locator(".node.centre").waitFor();
+    const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Export as SVG" }).click()]);
+    const seen = await page.evaluate((svg) => {
+      const parsed = new DOMParser().parseFromString(svg, "image/svg+xml");
+      const shapes = [...parsed.querySelectorAll("path, circle, text, rect")];
+      return {
+        fault: parsed.querySelector("parsererror")?.textContent,
+        titles: [...parsed.querySelectorAll("title")].map(({ textContent }) => textContent),
+        unfilled: shapes.filter((shape) => !shape.hasAttribute("fill")).map(({ outerHTML }) => outerHTML),
+        labels: [...new Set([...parsed.querySelectorAll(".node text")].map((label) => label.getAttribute("paint-order")))],
+        ports: [...new Set([...parsed.querySelectorAll(".edge text")].map((port) => port.getAttribute("font-weight")))],
+      };
+    }, readFileSync(await file.path(), "utf8"));
+    assert.equal(seen.fault, undefined);
+    assert.ok(seen.titles.includes("\ufffdbell: \ufffdbell"), `${seen.titles}`);
+    assert.deepEqual(seen.unfilled, []);
+    assert.deepEqual([seen.labels, seen.ports], [["stroke"], ["650"]]);
+  }));
+
 test("operations work with hostile names, and the shell command sends the same request as the form", { skip, timeout: 120_000 }, () =>
   look("#/widgets", async (page) => {
     for (const [one, other] of pairs()) {
@@ -154,6 +176,20 @@ test("truncated or invented addresses show a problem and do no harm", { skip, ti
     await page.locator("main .problem").first().waitFor();
     await go(page, "#/javascript:globalThis.taken=1");
     await page.getByText("There is no such page.").waitFor();
-    await go(page, "#/widgets?%%%&limit=100000&select=serial_number&offset=3");
-    await page.locator("main .problem, tbody tr").first().waitFor();
+    await go(page, "#/widgets?%%%");
+    await page.getByText("There is no such column.").waitFor();
+  }));
+
+test("a query filters the list, and the table decides on the columns, the order and the rows of a page", { skip, timeout: 60_000 }, () =>
+  look("#/nowhere", async (page) => {
+    for (const paging of ["select=serial_number", "order=serial_number.desc", "limit=3", "limit=100000", "offset=3"]) {
+      await go(page, `#/widgets?${paging}&serial_number=neq.none`);
+      await page.locator("tbody tr").nth(HOSTILE.length - 1).waitFor();
+      assert.deepEqual(await page.locator("tbody th a").allTextContents(), HOSTILE.toSorted(), paging);
+      assert.equal(await page.getByLabel("The same as an API query").inputValue(), "serial_number=neq.none");
+      await page.getByRole("button", { name: "Count them" }).click();
+      await page.getByText(`${HOSTILE.length} in total`).waitFor();
+      await go(page, "#/nowhere");
+      await page.getByText("There is no such page.").waitFor();
+    }
   }));

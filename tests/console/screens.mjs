@@ -156,6 +156,65 @@ export function screens(store, start) {
       await page.getByRole("link", { name: "PUMP-1" }).waitFor();
     }));
 
+  on("after a slow page is stopped, the pager and the export continue from the page that is shown", () =>
+    look("#/widgets?serial_number=like.LIST-*", async (page) => {
+      await page.getByRole("link", { name: "LIST-00" }).waitFor();
+      let [held, pass] = [null, null];
+      const hold = () => (held = new Promise((resolve) => (pass = resolve)));
+      await page.route("**/widgets?*LIST-19*", async (route) => {
+        await held;
+        await route.continue().catch(() => {});
+      });
+      const [next, previous] = ["Next", "Previous"].map((name) => page.getByRole("button", { name }));
+      hold();
+      await next.click();
+      await page.getByRole("button", { name: "Stop" }).click();
+      await page.locator(".pager").getByText("The search was stopped.").waitFor();
+      assert.deepEqual(await faults(page), []);
+      const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Export these as CSV" }).click()]);
+      assert.match(readFileSync(await file.path(), "utf8"), /^.*\r?\nLIST-00,/);
+      pass();
+      // Both clicks of a double click come before the page, and want the same one.
+      hold();
+      await next.dblclick();
+      pass();
+      await page.getByRole("link", { name: "LIST-20" }).waitFor();
+      assert.equal(await page.locator(".pager").getByText("The search was stopped.").count(), 0);
+      await previous.click();
+      await page.getByRole("link", { name: "LIST-00" }).waitFor();
+      assert.ok(await previous.isDisabled());
+    }));
+
+  on("a long search for the changes of a widget can be stopped and repeated", () =>
+    look("#/nowhere", async (page) => {
+      let pass;
+      const held = new Promise((resolve) => (pass = resolve));
+      let asked = 0;
+      await page.route("**/changes?*", async (route) => {
+        asked += 1;
+        if (asked <= 2) await held;
+        await route.continue().catch(() => {});
+      });
+      await go(page, "#/widget/PUMP-1");
+      const stop = page.getByRole("button", { name: "Stop" });
+      const nothing = page.getByText("No changes of this widget are kept.");
+      await stop.waitFor();
+      // A second search takes the place of the first, whose end must not look like its own.
+      const second = page.waitForRequest("**/changes?*");
+      await page.evaluate(() => dispatchEvent(new Event("token")));
+      await second;
+      await shifts(page);
+      assert.equal(await nothing.count(), 0);
+      await stop.click();
+      await page.getByText("The search was stopped.").waitFor();
+      assert.equal(await nothing.count(), 0);
+      assert.deepEqual(await faults(page), []);
+      pass();
+      await page.getByRole("button", { name: "Search again" }).click();
+      await page.locator(".changes li").first().waitFor();
+      assert.equal(await page.getByText("The search was stopped.").count(), 0);
+    }));
+
   on("a neighbourhood can be explored by clicks and by the keyboard", () =>
     look("#/near/PUMP-1", async (page) => {
       await page.locator(".node").first().waitFor();
