@@ -86,7 +86,7 @@ where
         Some(ConnectionBodies(share)) => share.clone(),
         None => bodies.connection().0,
     };
-    let whole = whole(body, first, announced, bytes_max, share);
+    let whole = whole(body, first, bytes_max, share);
     let timeout = settings.request_timeout;
     Box::pin(tokio::time::timeout(timeout, whole))
         .await
@@ -139,7 +139,6 @@ where
 async fn whole<B>(
     mut body: Pin<&mut B>,
     first: Option<Bytes>,
-    announced: usize,
     bytes_max: usize,
     share: Arc<Share>,
 ) -> Result<Bytes, Error>
@@ -157,8 +156,8 @@ where
     }
     let mut taken = share.begin();
     taken.add(first.len()).map_err(busy)?;
-    let mut whole = Vec::with_capacity(announced.max(first.len()));
-    whole.extend_from_slice(&first);
+    // Grows with what arrives: a length that is only announced takes no memory.
+    let mut whole = first.to_vec();
     while let Some(piece) = next(&mut body).await? {
         if piece.len() > bytes_max - whole.len() {
             return Err(too_large(bytes_max));
@@ -310,6 +309,33 @@ mod tests {
         let too_large = Err(too_large(4));
         assert_eq!(pieces(&[b"abcde"], 4).await, too_large);
         assert_eq!(pieces(&[b"abcd", b"e"], 4).await, too_large);
+    }
+
+    #[tokio::test]
+    async fn a_length_that_is_only_announced_takes_no_memory() {
+        struct Announced(Pieces);
+
+        impl Body for Announced {
+            type Data = Bytes;
+            type Error = Infallible;
+
+            fn poll_frame(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+                Pin::new(&mut self.0).poll_frame(context)
+            }
+
+            fn size_hint(&self) -> SizeHint {
+                SizeHint::with_exact(1 << 20)
+            }
+        }
+
+        let body = Announced(Pieces(VecDeque::from([&b"ab"[..], b"cd"])));
+        let whole = read(pin!(body), &head(), &settings(1 << 20), &bodies()).await;
+        let whole = Vec::from(whole.expect("a body"));
+        assert_eq!(whole, b"abcd");
+        assert!(whole.capacity() < 1 << 10, "{}", whole.capacity());
     }
 
     /// A body that was announced and never arrives.

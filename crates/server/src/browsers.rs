@@ -7,7 +7,7 @@
 //!
 //! With DNS rebinding, a name server tells the browser that a page's host is this machine, and the
 //! browser treats the page as the service's own. Its requests still name that host. Therefore a
-//! service on loopback that authenticates nobody answers only to names of this machine.
+//! service on loopback that admits callers without a token answers only to names of this machine.
 
 use crate::{
     authority::{Authority, Host},
@@ -32,7 +32,7 @@ pub struct BrowserSettings {
     /// The origins of other sites that may, which are also further names for the service itself.
     pub origins: Origins,
     /// Whether the service answers only to names of this machine. True if it listens on loopback
-    /// and authenticates nobody.
+    /// and admits callers without a token.
     pub loopback_names_only: bool,
 }
 

@@ -47,8 +47,8 @@ codes! {
     /// The head of the request is malformed HTTP: it must have one `Host`, and no `Transfer-Encoding`
     /// but `chunked`.
     Head = "WG400", BAD_REQUEST;
-    /// The request is for a host that is not this machine. The service authenticates nobody and therefore
-    /// answers only to names of this machine.
+    /// The request is for a host that is not this machine. The service listens on loopback and admits callers
+    /// without a token, and therefore answers only to names of this machine.
     Misdirected = "WG421", MISDIRECTED_REQUEST;
     /// `Expect` asks for something other than `100-continue`.
     Expectation = "WG417", EXPECTATION_FAILED;

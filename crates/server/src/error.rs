@@ -525,8 +525,9 @@ impl Malformed {
             Self::Expectation => "Expect can only be 100-continue".into(),
             Self::Misdirected => {
                 let message = "Host must be a name or an address of this machine, such as \
-                localhost: the service runs without authentication";
-                let hint = "Name it in http.cors_origins, as in http://name:port, or set [auth]";
+                localhost: the service admits callers without a token";
+                let hint = "Name it in http.cors_origins, as in http://name:port, or demand tokens \
+                from everyone: set auth.jwt_secret_file and no auth.anonymous_role";
                 return (message.into(), None, Some(hint.into()));
             }
             Self::ContentType(given) => {

@@ -213,11 +213,19 @@ impl Pace {
     /// Checks the answer's length in bytes so far, and lets other tasks run from time to time. Must
     /// be called for every row.
     pub(crate) async fn row(&mut self, bytes: usize) -> Result<(), TooLong> {
-        if !self.fits(bytes) {
-            return Err(TooLong(self.bytes_max));
-        }
+        self.check(bytes)?;
         self.pause(bytes).await;
         Ok(())
+    }
+
+    /// Checks the answer's length in bytes so far. Must be called for every column of a row: one
+    /// row can have thousands of them.
+    pub(crate) const fn check(&self, bytes: usize) -> Result<(), TooLong> {
+        if self.fits(bytes) {
+            Ok(())
+        } else {
+            Err(TooLong(self.bytes_max))
+        }
     }
 
     /// Reports whether an answer may have this many bytes.

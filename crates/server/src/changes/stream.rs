@@ -9,11 +9,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use widgets_registry::{ChangeFilter, Changes, Feed, FeedError, Position, query::Asker};
 
-/// How often a stream without changes sends a heartbeat. More often only if connections may not be
-/// idle for that long.
+/// How often a stream that has no selected changes to send sends a heartbeat. More often only if
+/// connections may not be idle for that long.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// The limits of a piece: this many changes, and no further change after this many bytes. A
@@ -131,6 +134,7 @@ pub(super) fn start(
             filter,
             format,
             heartbeat: HEARTBEAT.min(silence_max),
+            spoke: Instant::now(),
             pieces,
             stopping,
         };
@@ -149,6 +153,8 @@ struct Follower {
     filter: Arc<ChangeFilter>,
     format: Format,
     heartbeat: Duration,
+    /// When something was last sent.
+    spoke: Instant,
     pieces: mpsc::Sender<Bytes>,
     stopping: watch::Receiver<bool>,
 }
@@ -187,7 +193,7 @@ impl Follower {
                 next,
                 is_end,
             } = changes;
-            let (piece, told) = encode::piece(self.format, &events, PIECE_BYTES);
+            let (mut piece, told) = encode::piece(self.format, &events, PIECE_BYTES);
             // The remaining changes are read again: keeping them would take many times the memory
             // of a piece.
             let last = events.get(told.saturating_sub(1));
@@ -200,10 +206,15 @@ impl Follower {
                 let bytes_each = piece.len().div_ceil(told).max(1);
                 limit = (PIECE_BYTES / bytes_each).clamp(1, PIECE_CHANGES);
             }
+            // A filter may select nothing for a long time, while many changes are examined.
+            if piece.is_empty() && self.spoke.elapsed() >= self.heartbeat {
+                piece = encode::heartbeat(self.format, self.after);
+            }
             if piece.is_empty() {
                 drop(place);
             } else {
                 place.send(piece);
+                self.spoke = Instant::now();
             }
             if is_whole && is_end && !self.wait().await {
                 return;
@@ -220,7 +231,7 @@ impl Follower {
                 _ = self.stopping.wait_for(|&stopping| stopping) => return false,
                 () = self.pieces.closed() => return false,
                 () = &mut changed => return true,
-                () = tokio::time::sleep(self.heartbeat) => {}
+                () = tokio::time::sleep_until(self.spoke + self.heartbeat) => {}
             }
             if !self.send(encode::heartbeat(self.format, self.after)).await {
                 return false;
@@ -237,7 +248,93 @@ impl Follower {
         tokio::select! {
             biased;
             _ = self.stopping.wait_for(|&stopping| stopping) => false,
-            sent = self.pieces.send(piece) => sent.is_ok(),
+            sent = self.pieces.send(piece) => {
+                self.spoke = Instant::now();
+                sent.is_ok()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use widgets_registry::Promised;
+
+    /// A feed without an end. Each read examines one change, takes a second, and selects nothing.
+    struct Unselected;
+
+    impl Feed for Unselected {
+        fn newest(&self) -> Promised<Result<Position, FeedError>> {
+            self.oldest()
+        }
+
+        fn oldest(&self) -> Promised<Result<Position, FeedError>> {
+            Box::pin(std::future::ready(Ok(position(0))))
+        }
+
+        fn read(
+            &self,
+            after: Position,
+            _: Arc<ChangeFilter>,
+            _: usize,
+        ) -> Promised<Result<Changes, FeedError>> {
+            Box::pin(async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok(Changes {
+                    events: Vec::new(),
+                    next: position(after.sequence + 1),
+                    is_end: false,
+                })
+            })
+        }
+
+        fn reached(&self, _: Position) -> Promised<Result<(), FeedError>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+
+        fn changed(&self, _: Position) -> Promised<()> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn position(sequence: u64) -> Position {
+        Position {
+            store: 1,
+            epoch: 1,
+            sequence,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_examines_many_changes_in_vain_sends_heartbeats() {
+        for format in [Format::Events, Format::Lines] {
+            let (pieces, mut body) = mpsc::channel(1);
+            let (_stop, stopping) = watch::channel(false);
+            let follower = Follower {
+                feed: Arc::new(Unselected),
+                after: position(0),
+                filter: Arc::default(),
+                format,
+                heartbeat: HEARTBEAT,
+                spoke: Instant::now(),
+                pieces,
+                stopping,
+            };
+            let following = tokio::spawn(follower.follow());
+            let mut expected = vec![
+                encode::beginning(format),
+                encode::heartbeat(format, position(15)),
+                encode::heartbeat(format, position(30)),
+            ];
+            expected.retain(|piece| !piece.is_empty());
+            for expected in expected {
+                let sent = tokio::time::timeout(4 * HEARTBEAT, body.recv()).await;
+                assert_eq!(sent, Ok(Some(expected)));
+            }
+            drop(body);
+            let ended = tokio::time::timeout(4 * HEARTBEAT, following).await;
+            ended.expect("nobody reads it").expect("no panic");
         }
     }
 }

@@ -360,6 +360,11 @@ where
             }),
             _ => piece,
         };
+        // The piece holds its bytes until it has been sent. The next one may be long in coming, and
+        // until then nothing waits.
+        if this.rest.is_empty() && this.inner.size_hint().exact().is_none() {
+            this.hold = None;
+        }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
@@ -488,6 +493,32 @@ mod tests {
             .flat_map(prometheus::proto::MetricFamily::get_metric)
             .map(|metric| metric.get_counter().get_value());
         assert!((cut.sum::<f64>() - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_pieces_have_been_sent_is_not_late_while_it_is_quiet() {
+        let all = unread();
+        let answers = answers(&all);
+        let (pieces, body) = tokio::sync::mpsc::channel(1);
+        let response = Response::new(crate::pieces::Pieces::new(body));
+        let none = |_| unreachable!("there is room");
+        let mut body = answers.bound(response, true, none).into_body();
+        let bytes = PIECE_BYTES + 1;
+        pieces.try_send(vec![b'x'; bytes].into()).expect("a place");
+        let first = body.frame().await.expect("a piece").expect("no error");
+        let second = body.frame().await.expect("a piece").expect("no error");
+        drop(first);
+        assert_eq!(all.bytes.load(Ordering::Relaxed), bytes, "one is not sent");
+        drop(second);
+        assert_eq!(all.bytes.load(Ordering::Relaxed), 0);
+        assert!(!answers.turn());
+        assert!(!answers.turn(), "nothing waits");
+        // A piece that is not sent is late.
+        pieces.try_send("x".into()).expect("a place");
+        let unsent = body.frame().await;
+        assert!(!answers.turn());
+        assert!(answers.turn());
+        drop(unsent);
     }
 
     #[tokio::test]

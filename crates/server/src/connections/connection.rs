@@ -19,8 +19,8 @@ use crate::{
 };
 use http_body_util::Full;
 use hyper::{
-    Request, Response, Version,
-    body::Incoming,
+    Method, Request, Response, Version,
+    body::{Body as _, Incoming},
     header::{self, HeaderValue},
     service::service_fn,
 };
@@ -210,6 +210,7 @@ impl<S: Store> Connection<S> {
             let answers = waiting_answers.clone();
             let caller = caller.clone();
             let is_http2 = request.version() >= Version::HTTP_2;
+            let wants_no_content = is_http2 && request.method() == Method::HEAD;
             // If the request also has a `Content-Length`, it is ignored, and hyper does not show
             // it. An intermediary may have relied on it. So the connection must end (RFC 9112,
             // 6.1), or the bytes after the body could be read as another client's request.
@@ -238,6 +239,9 @@ impl<S: Store> Connection<S> {
                 // HTTP/2 says it by GOAWAY.
                 if last || !is_http2 && farewell.load(Ordering::Relaxed) {
                     response.headers_mut().insert(header::CONNECTION, CLOSE);
+                }
+                if wants_no_content {
+                    response = without_content(response);
                 }
                 let bounded = answers.bound(response, is_http2, Api::<S>::too_busy);
                 drop(busy);
@@ -304,6 +308,17 @@ async fn told_to_end(ending: &mut watch::Receiver<()>, proof: Option<Proof>) -> 
         _ = ending.changed() => None,
         () = proof => Some(Cut::Certificate),
     }
+}
+
+/// Returns the answer to `HEAD` over HTTP/2: the length of the content, but not the content. Over
+/// HTTP/1.1 hyper leaves it out.
+fn without_content(response: Response<AnswerBody>) -> Response<AnswerBody> {
+    let (mut head, body) = response.into_parts();
+    if let Some(bytes @ 1..) = body.size_hint().exact() {
+        let length = head.headers.entry(header::CONTENT_LENGTH);
+        length.or_insert_with(|| bytes.into());
+    }
+    Response::from_parts(head, AnswerBody::Left(Full::default()))
 }
 
 /// Returns the answer to a request that is not examined at all.

@@ -139,9 +139,15 @@ impl Places {
 
     /// Returns a place for a connection from this address, one in excess, or none.
     pub(super) async fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let client = proxies::client_of(address);
+        let is_trusted = self.is_trusted(address);
+        // The table is asked whether a client is trusted, and the /64 of a trusted address is not.
+        let client = if is_trusted {
+            address
+        } else {
+            proxies::client_of(address)
+        };
         self.turns.came.fetch_add(1, Ordering::Relaxed);
-        let is_unlimited = self.per_client_max == self.connections_max || self.is_trusted(address);
+        let is_unlimited = self.per_client_max == self.connections_max || is_trusted;
         let has_own = || is_unlimited || self.of(client) < self.per_client_max;
         if !has_own() && !self.make_room(&[Whose::Own], client, has_own).await {
             let limit = format!("connections_per_client_max = {}", self.per_client_max);

@@ -109,32 +109,38 @@ async fn body(
                 if number > 0 {
                     body.push(',');
                 }
-                object(row, selected, &mut body);
+                object(row, selected, &pace, &mut body)?;
                 pace.row(body.len()).await?;
             }
             body.push(']');
         }
         Format::Csv => {
             let names = selected.iter().map(|each| each.name.as_str());
-            fields(names.map(Shown::Text), &mut body);
+            fields(names.map(Shown::Text), &pace, &mut body)?;
             for row in rows {
                 body.push('\n');
-                fields(
-                    selected.iter().map(|each| row.shown(each.column)),
-                    &mut body,
-                );
+                let shown = selected.iter().map(|each| row.shown(each.column));
+                fields(shown, &pace, &mut body)?;
                 pace.row(body.len()).await?;
             }
         }
         Format::Object => match rows {
-            [row] => object(row, selected, &mut body),
+            [row] => {
+                object(row, selected, &pace, &mut body)?;
+                pace.row(body.len()).await?;
+            }
             _ => return Err(Unreadable::NotSingular { rows: rows.len() }),
         },
     }
     Ok(body)
 }
 
-fn object(row: &impl Columns, selected: &[Selected], body: &mut String) {
+fn object(
+    row: &impl Columns,
+    selected: &[Selected],
+    pace: &Pace,
+    body: &mut String,
+) -> Result<(), TooLong> {
     body.push('{');
     for (number, each) in selected.iter().enumerate() {
         if number > 0 {
@@ -148,8 +154,10 @@ fn object(row: &impl Columns, selected: &[Selected], body: &mut String) {
             Shown::Slots(shown) => slots(shown, body),
             Shown::Null => body.push_str("null"),
         }
+        pace.check(body.len())?;
     }
     body.push('}');
+    Ok(())
 }
 
 fn slots(slots: &[Slot], body: &mut String) {
@@ -181,7 +189,11 @@ fn push(arguments: std::fmt::Arguments<'_>, body: &mut String) {
     let _ = body.write_fmt(arguments);
 }
 
-fn fields<'a>(shown: impl Iterator<Item = Shown<'a>>, body: &mut String) {
+fn fields<'a>(
+    shown: impl Iterator<Item = Shown<'a>>,
+    pace: &Pace,
+    body: &mut String,
+) -> Result<(), TooLong> {
     for (number, each) in shown.enumerate() {
         if number > 0 {
             body.push(',');
@@ -197,7 +209,9 @@ fn fields<'a>(shown: impl Iterator<Item = Shown<'a>>, body: &mut String) {
             // Null is an empty field; the empty text is quoted.
             Shown::Null => {}
         }
+        pace.check(body.len())?;
     }
+    Ok(())
 }
 
 fn field(text: &str, body: &mut String) {

@@ -234,6 +234,17 @@ async fn lists_over_the_size_limit_are_refused_and_change_pages_shortened() {
     assert_eq!(csv.status.as_u16(), 200);
     let near = ask(&api, "GET /widgets/A/neighbourhood").await;
     assert_eq!(near.status.as_u16(), 200);
+    // One row whose column is selected many times.
+    let names: Vec<String> = (0..20).map(|each| format!("n{each}:name")).collect();
+    let select = format!("/widgets?serial_number=eq.A&select={}", names.join(","));
+    for format in [
+        "application/json",
+        "text/csv",
+        "application/vnd.pgrst.object+json",
+    ] {
+        let asked = ask(&api, &format!("GET {select}\naccept: {format}")).await;
+        assert_eq!(asked.outcome(), (400, "WG011"), "{format}");
+    }
     // One page has two of the four changes with names; the next page continues from there, so that
     // none is left out.
     let (mut after, mut told) = (String::new(), Vec::new());

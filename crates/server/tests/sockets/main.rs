@@ -6,6 +6,7 @@
 )]
 
 mod connections;
+mod heads;
 mod hostile;
 mod leftover;
 mod refused;

@@ -25,7 +25,8 @@ impl Auth {
 
     /// Returns which web pages may send requests, and under which names of the service.
     pub(crate) fn browsers(&self, http: &Http) -> BrowserSettings {
-        let asked = self.is_on() || http.requires_client_certificates();
+        let admits_anyone = !self.is_on() || self.anonymous_role.is_some();
+        let asked = !admits_anyone || http.requires_client_certificates();
         BrowserSettings {
             origins: http.cors_origins.clone(),
             loopback_names_only: !asked && http.listen.ip().to_canonical().is_loopback(),

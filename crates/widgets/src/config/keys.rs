@@ -223,8 +223,8 @@ configuration! {
         /// client, and connections_per_client_max does not apply to them.
         trusted_proxies: Networks = Networks::default();
         /// The origins whose web pages may call the service without a token. With a token, pages of
-        /// any origin may. A service on loopback without authentication also answers to the host
-        /// names of these origins.
+        /// any origin may. A service on loopback that admits callers without a token also answers to
+        /// the host names of these origins.
         cors_origins: Origins = Origins::default();
     }
     /// Authentication and roles. Unless jwt_secret, jwt_secret_file, jwks_url, anonymous_role or

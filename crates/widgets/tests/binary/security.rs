@@ -12,7 +12,12 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     pki_types::{CertificateDer, ServerName},
 };
-use std::{net::TcpStream, path::Path, sync::Arc};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    sync::Arc,
+};
 
 const SECRET: &str = "a secret of the tests, longer than 32 bytes";
 const OTHER_SECRET: &str = "another secret of the tests, also longer";
@@ -243,6 +248,38 @@ fn secrets_are_never_shown_or_logged() {
     assert!(log.contains("stopped"), "{log}");
     for secret in [SECRET, short, &good, &bad] {
         assert!(!log.contains(secret), "{secret} was logged: {log}");
+    }
+}
+
+/// Else a web page whose name is made to point at 127.0.0.1 could do what the role may.
+#[test]
+fn a_loopback_service_with_an_anonymous_role_refuses_foreign_host_names() {
+    let directory = Directory::new("rebound");
+    for arguments in [
+        &["--anonymous-role", "writer"][..],
+        &["--anonymous-role", "writer", "--jwt-secret", SECRET],
+    ] {
+        let service = Service::start(directory.path(), arguments);
+        let post = |host: &str| {
+            let body = r#"{"widget_sn":"E"}"#;
+            let request = format!(
+                "POST /rpc/remove_widget HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
+                 Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let mut stream = connect(&service);
+            stream.write_all(request.as_bytes()).expect("sent");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("an answer");
+            answer
+        };
+        let refused = post("evil.example");
+        assert!(refused.starts_with("HTTP/1.1 421 "), "{refused}");
+        assert!(refused.contains("WG421"), "{refused}");
+        let answered = post("localhost");
+        assert!(answered.contains("WG001"), "{answered}");
+        service.signal(Signal::TERM);
+        assert!(service.wait().success());
     }
 }
 

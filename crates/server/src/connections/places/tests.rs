@@ -5,9 +5,10 @@ const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 const PROXY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
 fn places(connections_max: usize, per_client_max: usize) -> Arc<Places> {
-    let trusted = vec!["10.0.0.0/8".parse().expect("a network")];
+    let trusted = ["10.0.0.0/8", "2001:db8::5/128"];
+    let trusted = trusted.map(|network| network.parse().expect("a network"));
     let metrics = ConnectionMetrics::default();
-    Places::new(connections_max, per_client_max, trusted, metrics)
+    Places::new(connections_max, per_client_max, trusted.into(), metrics)
 }
 
 /// Opens a connection whose task leaves when it is asked to.
@@ -31,6 +32,24 @@ async fn the_client_with_most_connections_loses_its_longest_idle_one() {
     assert!(first.is_finished());
     let still = [&other, &second, &third, &newcomer].map(tokio::task::JoinHandle::is_finished);
     assert_eq!(still, [false; 4]);
+}
+
+/// For other IPv6 clients the whole /64 counts.
+#[tokio::test(start_paused = true)]
+async fn a_trusted_proxy_with_an_ipv6_address_keeps_its_idle_connections_longest() {
+    let places = places(5, 5);
+    let proxy = "2001:db8::5".parse().expect("an address");
+    let mut of_proxy = Vec::new();
+    for _ in 0..3 {
+        of_proxy.push(connect(&places, proxy).await);
+    }
+    let first = connect(&places, A).await;
+    let second = connect(&places, A).await;
+    let newcomer = connect(&places, B).await;
+    tokio::task::yield_now().await;
+    assert!(first.is_finished());
+    of_proxy.extend([second, newcomer]);
+    assert!(of_proxy.iter().all(|open| !open.is_finished()));
 }
 
 #[tokio::test(start_paused = true)]
