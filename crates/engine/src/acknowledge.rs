@@ -10,10 +10,11 @@
 //! syncing the next group.
 //!
 //! More than one group may be on its way to the holder at once, within [`GROUPS_MAX`] and
-//! [`GROUP_BYTES_MAX`]; beyond that, the owner rests. Answers that were not acknowledged within the
-//! timeout are [withdrawn](Answered::withdrawn), and no operations are taken until everything on
-//! its way has been acknowledged. While no holder is connected, operations wait undecided, at most
-//! for the timeout after it disconnected.
+//! [`GROUP_BYTES_MAX`]; beyond that, the owner rests, except for requests that change the role or
+//! the holder. Answers that were not acknowledged within the timeout are
+//! [withdrawn](Answered::withdrawn), and no operations are taken until everything on its way has
+//! been acknowledged. While no holder is connected, operations wait undecided, at most for the
+//! timeout after it disconnected.
 //!
 //! Without the setting there is no gate, and none of this costs anything.
 

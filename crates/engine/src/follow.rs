@@ -156,9 +156,10 @@ impl Follower {
         }]);
     }
 
-    /// Makes the store the primary of the epoch with this number, durably. `from` is the address of
-    /// the former primary, and `address` is that of this store. Everything submitted before belongs
-    /// to the earlier epoch. Operations are taken only after [`Self::lead`].
+    /// Makes the store the primary of the epoch with this number, durably. Fails unless the number
+    /// is above the store's epoch. `from` is the address of the former primary, and `address` is
+    /// that of this store. Everything submitted before belongs to the earlier epoch. Operations are
+    /// taken only after [`Self::lead`].
     pub async fn promote(
         &self,
         number: u32,

@@ -81,7 +81,7 @@ pub(crate) struct Owner<F, C> {
     undo: Vec<Undo>,
     answers: Vec<Answer>,
     /// Callers that changed whether the store follows, and wait until everything decided before is
-    /// in the journal.
+    /// in the journal, and everything changed before is in the file `store`.
     turned: Vec<oneshot::Sender<()>>,
     /// Changes to the file `store`, to be made after the commit.
     changing: Vec<Changing>,
@@ -224,7 +224,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         may_wait: bool,
     ) -> bool {
         self.advance_checkpoint();
-        if self.rests_for_standby(queue, may_wait) {
+        if self.rests_for_standby(queue, batch, may_wait) {
             return true;
         }
         let wait = if may_wait {
@@ -247,11 +247,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
         let (operations, began) = (batch.len(), self.clock.now());
         if operations > 0 || self.may_go_on(began) {
-            let decided = self.step(batch);
-            let now = self.clock.now();
-            self.operated_at = now;
-            queue.applied(decided, now.saturating_sub(began), now);
-            self.publish_unwritable(queue);
+            self.answer_all(queue, batch, began);
         } else {
             self.advance_reads();
             if self.replies.gate().is_some() {
@@ -264,6 +260,15 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             self.gather(queue, began + interval);
         }
         true
+    }
+
+    /// Answers every submission in the batch and drains it. The work began at `began`.
+    fn answer_all(&mut self, queue: &Queue, batch: &mut VecDeque<Submission>, began: Duration) {
+        let decided = self.step(batch);
+        let now = self.clock.now();
+        self.operated_at = now;
+        queue.applied(decided, now.saturating_sub(began), now);
+        self.publish_unwritable(queue);
     }
 
     /// Returns how long the owner may wait for requests before it has something else to do.
@@ -386,11 +391,12 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         // Answers that need no sync do not wait for it.
         self.flush();
         let failure = self.commit();
-        // The caller reads next where the journal ends. It may be gone; the change applies anyway.
+        self.change_header();
+        // The caller reads next where the journal ends, and in which epoch. It may be gone; the
+        // change applies anyway.
         for turned in self.turned.drain(..) {
             _ = turned.send(());
         }
-        self.change_header();
         let decided = self.answers.len();
         self.answer(failure.as_ref());
         self.flush();

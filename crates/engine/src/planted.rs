@@ -34,10 +34,11 @@ macro_rules! bugs {
 
             /// The bugs of a store that follows. `replica`'s simulation, which has primaries and
             /// standbys, plants them.
-            pub const OF_STANDBYS: [Self; 13] = [
+            pub const OF_STANDBYS: [Self; 14] = [
                 Self::ReadAfterIgnored,
                 Self::EpochOfPositionIgnored,
                 Self::PromotionNotKept,
+                Self::EpochKept,
                 Self::EpochsAheadKept,
                 Self::EpochsNotAdopted,
                 Self::WritesOnWhenReplaced,
@@ -146,6 +147,8 @@ bugs! {
     EpochOfPositionIgnored,
     /// A promotion is not made durable.
     PromotionNotKept,
+    /// A promotion does not begin an epoch.
+    EpochKept,
     /// A promoted standby keeps epochs whose beginning it has not reached.
     EpochsAheadKept,
     /// A standby does not adopt its primary's epochs.

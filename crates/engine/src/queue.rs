@@ -72,6 +72,8 @@ struct Waiting {
     gathers: Option<Thread>,
     /// Whether the owner has something to do that is not a request.
     woken: bool,
+    /// Whether a request waits that changes the role or the holder.
+    is_urgent: bool,
     /// How many mailboxes were registered.
     mailboxes: usize,
     /// The mailboxes that the owner does not know yet.
@@ -85,7 +87,7 @@ struct Waiting {
 enum Sleep {
     /// Any arrival, and [`Queue::wake`].
     UntilArrival,
-    /// Only [`Queue::wake`].
+    /// Only [`Queue::wake`], and the arrival of a request that changes the role or the holder.
     UntilWoken,
 }
 
@@ -104,6 +106,7 @@ impl Queue {
                 owner: None,
                 gathers: None,
                 woken: false,
+                is_urgent: false,
                 mailboxes: 0,
                 new_mailboxes: Vec::new(),
                 unwritable: None,
@@ -139,13 +142,33 @@ impl Queue {
             return false;
         }
         waiting.gathers = None;
+        waiting.is_urgent = false;
         waiting.requests.take_all(ALL, batch);
-        let new = mem::take(&mut waiting.new_mailboxes);
-        drop(waiting);
-        for mailbox in new {
-            replies.add(mailbox);
-        }
+        introduce(waiting, replies);
         true
+    }
+
+    /// Takes only the requests that change the role or the holder into `batch`, which must be
+    /// empty, and what must be decided before them. Everything else keeps its place. Does not wait.
+    pub(crate) fn take_urgent(&self, batch: &mut VecDeque<Submission>, replies: &mut Replies) {
+        let mut waiting = self.lock();
+        if !mem::take(&mut waiting.is_urgent) {
+            return;
+        }
+        // Whoever makes the store follow relies on everything that arrived before.
+        let follows = |it: &Submission| matches!(it.request, Request::Follow(..));
+        let last = waiting.requests.lane(ALL).iter().rposition(follows);
+        let mut before = last.map_or(0, |at| at + 1);
+        waiting.requests.take(ALL, usize::MAX, |submission| {
+            let is_taken = before > 0 || submission.request.is_urgent();
+            before = before.saturating_sub(1);
+            if !is_taken {
+                return Some(submission);
+            }
+            batch.push_back(submission);
+            None
+        });
+        introduce(waiting, replies);
     }
 
     /// Records how many operations were applied in how much time, for `Retry-After`.
@@ -167,11 +190,18 @@ impl Queue {
         }
     }
 
-    /// Waits until [`Self::wake`] is called, whatever arrives, but no longer than `wait`.
+    /// Waits until [`Self::wake`] is called or a request changes the role or the holder, whatever
+    /// else arrives, but no longer than `wait`.
     pub(crate) fn rest(&self, wait: Duration) {
         drop(self.sleep(wait, Sleep::UntilWoken, |waiting| {
-            mem::take(&mut waiting.woken)
+            mem::take(&mut waiting.woken) || waiting.is_urgent
         }));
+    }
+
+    /// Reports whether the owner [rests](Self::rest) and was not woken.
+    #[cfg(test)]
+    pub(crate) fn is_rested_on(&self) -> bool {
+        self.lock().owner == Some(Sleep::UntilWoken)
     }
 
     /// Sleeps until `is_so` returns true, but no longer than `wait`.
@@ -220,6 +250,16 @@ impl Waiting {
     }
 }
 
+/// Adds the new mailboxes to `replies`, before anything that was taken can be answered. The lock is
+/// released first: the gate, which gets them as well, wakes the owner under its own lock.
+fn introduce(mut waiting: MutexGuard<'_, Waiting>, replies: &mut Replies) {
+    let new = mem::take(&mut waiting.new_mailboxes);
+    drop(waiting);
+    for mailbox in new {
+        replies.add(mailbox);
+    }
+}
+
 impl widgets_queue::Queue for Queue {
     type Request = Request;
 
@@ -230,9 +270,17 @@ impl widgets_queue::Queue for Queue {
         // do not.
         let mut refused = Vec::new();
         for submission in submissions.drain(..) {
-            refused.extend(waiting.requests.push(ALL, submission).err());
+            let is_urgent = submission.request.is_urgent();
+            match waiting.requests.push(ALL, submission) {
+                Ok(()) => waiting.is_urgent |= is_urgent,
+                Err(error) => refused.push(error),
+            }
         }
-        let wake = waiting.count() > 0 && waiting.owner == Some(Sleep::UntilArrival);
+        let wake = match waiting.owner {
+            Some(Sleep::UntilArrival) => waiting.count() > 0,
+            Some(Sleep::UntilWoken) => waiting.is_urgent,
+            None => false,
+        };
         if wake {
             waiting.owner = None;
         }
@@ -294,6 +342,17 @@ impl Takes<List> for Queue {
 impl Takes<NeighbourhoodQuery> for Queue {
     fn request(query: NeighbourhoodQuery, reply: Reply<NeighbourhoodQuery>) -> Request {
         Request::Read(Read::Neighbourhood(Box::new(Asked::new(query, reply))))
+    }
+}
+
+impl Request {
+    /// Reports whether this changes the role or the holder. It is then taken even if operations
+    /// must wait for a holder, because what they wait for may depend on it.
+    fn is_urgent(&self) -> bool {
+        match self {
+            Self::Follow(..) | Self::Change(..) | Self::Record(..) | Self::CutSeals(..) => true,
+            Self::Operation(..) | Self::Query(_) | Self::Read(_) | Self::Group(..) => false,
+        }
     }
 }
 

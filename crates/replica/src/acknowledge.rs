@@ -67,6 +67,15 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
+    /// Creates the limit that holds for every member.
+    #[cfg(test)]
+    pub(crate) const fn of_all(before: u64) -> Self {
+        Self {
+            except: None,
+            before,
+        }
+    }
+
     /// Returns the entry before which this standby may have everything.
     pub(crate) fn of(self, member: Option<MemberId>) -> u64 {
         if self.except.is_some() && member == self.except {
@@ -363,7 +372,7 @@ impl Acknowledger {
                 Err(error) => {
                     tracing::warn!(%error, "the name of the holder could not be written to the \
                     journal; trying again");
-                    self.lock().records = false;
+                    self.not_recorded();
                     self.0.outside.clock().timer(RECORD_AGAIN).await;
                 }
             }
@@ -375,6 +384,14 @@ impl Acknowledger {
         let record = next_record(&state)?;
         state.records = true;
         Some(record)
+    }
+
+    /// Takes note that a record could not be written. What was reported meanwhile is acknowledged
+    /// now: nothing more may be reported until it is.
+    fn not_recorded(&self) {
+        let mut state = self.lock();
+        state.records = false;
+        self.update(&mut state);
     }
 
     fn recorded(&self, record: Record, end: JournalEnd) {

@@ -69,11 +69,7 @@ pub(crate) async fn promote(
         Acknowledge::Standby => record,
         Acknowledge::Local => is_held.then_some(Record::NoHolder),
     };
-    let number = if slipped!(EpochKept) {
-        source.store().epoch()
-    } else {
-        member.epoch().number()
-    };
+    let number = member.epoch().number();
     follower.promote(number, from, address).await?;
     // This must come before any operation. If a crash prevents it, the next start writes the
     // record.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use prometheus::IntGauge;
 use std::{future::pending, io, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
-use widgets_engine::{LoggedGroup, Source, SourceError};
+use widgets_engine::{JournalHold, LoggedGroup, Source, SourceError};
 
 /// The maximum number of standbys that are served at a time.
 const STANDBYS_MAX: i64 = 16;
@@ -24,6 +24,9 @@ const GROUPS_BYTES: usize = 256 << 10;
 
 /// The size of a piece of a checkpoint.
 const CHECKPOINT_BYTES: usize = 256 << 10;
+
+/// How much journal is held for a copy at most: as much as for a backup.
+const HELD_BYTES_MAX: u64 = 4 << 30;
 
 /// How often a primary sends its end when nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -107,6 +110,7 @@ impl Standbys {
             member,
             epoch,
             limit,
+            journal: None,
             pieces,
             stopping,
         };
@@ -202,6 +206,8 @@ struct Sender {
     epoch: Epoch,
     /// How far this standby may be sent the journal.
     limit: Option<watch::Receiver<Limit>>,
+    /// The hold on what a copy still needs of the journal, until the copy has reached its end.
+    journal: Option<JournalHold>,
     pieces: mpsc::Sender<Bytes>,
     stopping: watch::Receiver<bool>,
 }
@@ -239,8 +245,10 @@ impl Sender {
     }
 
     /// Sends the newest checkpoint, if there is one, and returns the entry with which the journal
-    /// continues; `None` if the standby has disconnected.
+    /// continues; `None` if the standby has disconnected. Sending it can take long, so the journal
+    /// is held from there on: newer checkpoints would make it obsolete.
     async fn send_checkpoint(&mut self) -> io::Result<Option<u64>> {
+        self.journal = Some(self.source.hold_journal(HELD_BYTES_MAX));
         let source = self.source.clone();
         let Some(held) = block(&*self.outside, move || source.hold_checkpoint()).await?? else {
             // The journal is complete from its first entry.
@@ -248,6 +256,9 @@ impl Sender {
         };
         let held = Arc::new(held);
         let first = held.begin.next_sequence;
+        if let Some(journal) = &self.journal {
+            journal.advance(first);
+        }
         let mut piece = Vec::new();
         Frame::Checkpoint {
             first_sequence: first,
@@ -291,25 +302,40 @@ impl Sender {
                 return;
             }
             let (limit, mut piece) = (self.limit(), Vec::new());
-            let allowed = |group: &&Arc<LoggedGroup>| group.next_sequence() <= limit;
-            for group in groups.iter().take_while(allowed) {
+            let is_beyond = |group: &Arc<LoggedGroup>| group.next_sequence() > limit;
+            let beyond = groups.iter().position(is_beyond);
+            for group in &groups[..beyond.unwrap_or(groups.len())] {
                 wire::encode_group(&mut piece, group, group.next_chain());
                 next = group.next_sequence();
             }
+            let withheld = beyond.map(|_| limit);
             let mut end = self.source.end();
-            // The standby must not learn of entries that it may not have yet.
-            let withheld = (end.next_sequence > limit).then_some(limit);
-            if withheld.is_some() {
-                end.next_sequence = next;
-            }
+            let newest = end.next_sequence;
+            // The standby must not learn of entries that it may not have yet, nor that it has
+            // everything while it lacks entries that it may have.
+            end.next_sequence = match withheld {
+                Some(_) => next,
+                None => newest.min(limit).max(next),
+            };
             let behind = self.source.bytes_from(next);
             Frame::End { end, behind }.encode(&mut piece);
             if !self.send(piece).await {
                 return;
             }
+            self.hold_from(next, newest);
             if next >= end.next_sequence && !self.wait(next, withheld).await {
                 return;
             }
+        }
+    }
+
+    /// Lets go of the journal that a copy no longer needs: what is before `next`, and everything
+    /// once the copy has reached `newest`, where the journal ends.
+    fn hold_from(&mut self, next: u64, newest: u64) {
+        if next >= newest {
+            self.journal = None;
+        } else if let Some(journal) = &self.journal {
+            journal.advance(next);
         }
     }
 
@@ -398,3 +424,6 @@ async fn more(
         _ => source.appended(next).await,
     }
 }
+
+#[cfg(test)]
+mod tests;

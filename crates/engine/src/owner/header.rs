@@ -23,7 +23,7 @@ pub enum Change {
     /// Adopts these epochs, which are the primary's. The header is this store's as it was when the
     /// primary was asked for them.
     Adopt(Arc<StoreHeader>, Vec<Epoch>),
-    /// Makes this store the primary of a new epoch.
+    /// Makes this store the primary of a new epoch, whose number must be above its own.
     Promote {
         number: u32,
         from: String,
@@ -74,6 +74,14 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                     return Err(FollowError::NotStandby);
                 }
                 self.check_known()?;
+                let (newest, is_kept) = (own.epoch(), planted!(EpochKept));
+                let number = if is_kept { newest } else { number };
+                if number <= newest && !is_kept {
+                    return Err(FollowError::NotNow(format!(
+                        "the new epoch {number} would not be above epoch {newest}, which was \
+                         adopted meanwhile"
+                    )));
+                }
                 let first_sequence = self.log.newest().sequence + 1;
                 let mut epochs = own.epochs.clone();
                 if !planted!(EpochsAheadKept) {

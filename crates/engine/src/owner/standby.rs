@@ -14,9 +14,16 @@ use widgets_queue::Waits as _;
 use widgets_registry::{Fault, Reason};
 
 impl<F: DiskFile, C: Clock> Owner<F, C> {
-    /// Withdraws what is overdue. Returns true if the gate is full, so that nothing more may be
-    /// decided; if `may_wait`, it rests first.
-    pub(super) fn rests_for_standby(&mut self, queue: &Queue, may_wait: bool) -> bool {
+    /// Withdraws what is overdue. Returns true if the gate is full, so that no more operations may
+    /// be decided; if `may_wait`, it rests first. What changes the role or the holder is taken even
+    /// then: until a record is written nothing is acknowledged, so the gate would remain full.
+    /// `batch` is empty before and afterwards.
+    pub(super) fn rests_for_standby(
+        &mut self,
+        queue: &Queue,
+        batch: &mut VecDeque<Submission>,
+        may_wait: bool,
+    ) -> bool {
         let Some(gate) = self.replies.gate() else {
             return false;
         };
@@ -26,6 +33,10 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
         if may_wait && let Some(deadline) = gate.deadline() {
             queue.rest(deadline.saturating_sub(self.clock.now()));
+        }
+        queue.take_urgent(batch, &mut self.replies);
+        if !batch.is_empty() {
+            self.answer_all(queue, batch, self.clock.now());
         }
         true
     }
@@ -45,8 +56,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         gate.is_some_and(|gate| gate.admission(now) != Admission::Wait)
     }
 
-    /// Sets the batch's operations aside while no holder is connected. Once one is, or once they
-    /// must be refused, brings back those that were set aside.
+    /// Sets the batch's operations aside while no holder is connected. Once one is and the gate has
+    /// room, or once they must be refused, brings back those that were set aside.
     pub(super) fn set_aside(&mut self, batch: &mut VecDeque<Submission>, now: Duration) {
         self.unacknowledged = None;
         let Some(gate) = self.replies.gate() else {
@@ -64,6 +75,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 *batch = others;
                 self.put_aside(operations, now);
             }
+            // Only what changes the role or the holder is decided now.
+            Admission::Now if gate.is_full() => {}
             admission => {
                 if let Admission::Refused(reason) = admission {
                     self.unacknowledged = Some(reason);

@@ -13,10 +13,11 @@ use crate::{
     JournaledChange, Settings,
     format::{Entries, Happened},
     planted::{Bug, plant},
+    queue::Request,
     state::State,
 };
 use std::time::Duration;
-use tokio::sync::oneshot::{Receiver, error::TryRecvError};
+use tokio::sync::oneshot::{self, Receiver, error::TryRecvError};
 use widgets_registry::{
     Applied, Attempt, ChangeFilter, Command, Fault, FeedError, Rejection, SerialNumber, decide,
 };
@@ -528,4 +529,77 @@ fn a_store_that_is_its_own_holder_answers_without_waiting() {
     drop(rig);
     let rig = Rig::open_with(&disk, &settings()).expect("opened");
     assert_eq!(rig.log().holding(), holding);
+}
+
+/// Returns a store with as much on its way to the holder as may be, and the answers that wait for
+/// it.
+fn full(disk: &TestDisk) -> (Rig, Vec<Receiver<Result<Applied, Rejection>>>) {
+    let mut rig = Rig::open_with(disk, &waiting()).expect("a new store");
+    rig.record(Some(HOLDER)).expect("named");
+    rig.acknowledging().connected(true);
+    let all = end(&rig);
+    rig.acknowledging().acknowledge(all);
+    let answers = [add(1), add(2)].into_iter();
+    let answers = answers.flat_map(|it| rig.ask_held(&[it])).collect();
+    (rig, answers)
+}
+
+/// While a record is being written nothing is acknowledged, so waiting for an acknowledgement
+/// before the record is taken would be waiting for the timeout. Nothing else is decided meanwhile.
+#[test]
+fn the_holder_is_changed_while_too_much_is_unacknowledged() {
+    let disk = TestDisk::default();
+    let (mut rig, mut answers) = full(&disk);
+    let acknowledging = rig.acknowledging();
+    // One operation waits for a holder to connect, another one in the queue.
+    acknowledging.connected(false);
+    answers.extend(rig.ask_held(&[add(3)]));
+    acknowledging.connected(true);
+    answers.push(rig.push_operation(add(4)));
+    let before = end(&rig);
+    rig.turn();
+    assert_eq!(end(&rig), before, "too much is unacknowledged");
+
+    let mut nobody = rig.push_record(None);
+    rig.turn();
+    assert!(matches!(nobody.try_recv(), Ok(Ok(_))), "it is not written");
+    assert_eq!(end(&rig), before + 1, "more than the record is decided");
+    acknowledging.connected(false);
+    let mut other = rig.push_record(Some(HOLDER + 1));
+    rig.turn();
+    assert!(matches!(other.try_recv(), Ok(Ok(_))), "it is not written");
+    assert_eq!(end(&rig), before + 2, "more than the record is decided");
+    for answer in &mut answers {
+        assert_eq!(answer.try_recv(), Err(TryRecvError::Empty));
+    }
+    // Once the new holder has everything, everybody is answered.
+    acknowledging.connected(true);
+    for _ in 0..3 {
+        let all = end(&rig);
+        acknowledging.acknowledge(all);
+        rig.turn();
+    }
+    for answer in &mut answers {
+        assert_eq!(answer.try_recv(), Ok(Ok(Applied::Now)));
+    }
+}
+
+/// A hand-over does not wait for acknowledgements either, but what arrived before it is decided
+/// before it.
+#[test]
+fn a_pause_takes_what_arrived_before_it_while_too_much_is_unacknowledged() {
+    let disk = TestDisk::default();
+    let (mut rig, _held) = full(&disk);
+    let before = end(&rig);
+    let mut early = rig.push_operation(add(3));
+    let (reply, mut paused) = oneshot::channel();
+    rig.push(Request::Follow(true, reply));
+    let mut late = rig.push_operation(add(4));
+    rig.turn();
+    assert_eq!(paused.try_recv(), Ok(()));
+    assert_eq!(end(&rig), before + 1, "only the early one is decided");
+    assert_eq!(early.try_recv(), Err(TryRecvError::Empty), "it waits");
+    assert_eq!(late.try_recv(), Err(TryRecvError::Empty), "it waits");
+    rig.acknowledging().acknowledge(before + 1);
+    assert_eq!(early.try_recv(), Ok(Ok(Applied::Now)));
 }

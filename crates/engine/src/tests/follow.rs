@@ -391,6 +391,48 @@ fn a_pending_group_is_written_before_a_pause_completes() {
     );
 }
 
+/// A promotion reads the epoch once the store has paused. Epochs that were to be adopted by then
+/// must be in it: the epoch that begins must be above them.
+#[test]
+fn a_pause_is_confirmed_only_after_earlier_epochs_are_adopted() {
+    let primary = primary(3);
+    let disk = TestDisk::default();
+    begin(&disk, &primary);
+    let mut rig = Rig::open(&disk).expect("opened");
+    let mut epochs = primary.store.epochs.clone();
+    let number = primary.store.epoch() + 9;
+    epochs.push(Epoch {
+        number,
+        first_sequence: 1,
+    });
+    assert_eq!(rig.adopt_and_follow(epochs), number);
+}
+
+/// The file `store` could not be read again if its epochs did not ascend.
+#[test]
+fn a_promotion_to_an_epoch_that_is_not_new_is_refused() {
+    let primary = primary(3);
+    let disk = TestDisk::default();
+    begin(&disk, &primary);
+    let clock = Arc::<TestClock>::default();
+    let mut store = Steps::open(&disk, &clock, random(), &settings()).expect("opened");
+    let follower = store.follower();
+    done(&mut store, follower.pause()).expect("paused");
+    let known = primary.store.epoch();
+    for number in [known, known.saturating_sub(1)] {
+        let promoting = follower.promote(number, PRIMARY.into(), PRIMARY.into());
+        let refused = done(&mut store, promoting);
+        assert!(
+            matches!(refused, Err(FollowError::NotNow(_))),
+            "{refused:?}"
+        );
+        let kept = StoreHeader::read(&disk.content("store"));
+        assert_eq!(kept.as_ref(), Some(&*store.source().store()));
+    }
+    let promoting = follower.promote(known + 1, PRIMARY.into(), PRIMARY.into());
+    done(&mut store, promoting).expect("the epoch is new");
+}
+
 /// The member that takes over has everything, so no record may be written after a handover, except
 /// the one with which a promoted store begins.
 #[test]

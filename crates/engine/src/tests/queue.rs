@@ -10,7 +10,7 @@ use crate::{
     engine::Parts,
     lists::Read,
     owner::Replies,
-    queue::{Queue, Request, Submission},
+    queue::{Naming, Queue, Request, Submission},
 };
 use std::{
     collections::VecDeque,
@@ -253,6 +253,38 @@ fn answers_unpark_a_resting_runtime_thread() {
         assert!(answer.await.expect("not dropped").is_err());
         owner.join().expect("no panic");
     });
+}
+
+/// While too much is unacknowledged, the owner rests whatever arrives. A record of the holder must
+/// wake it: until that is written, nothing may be acknowledged.
+#[test]
+fn a_record_of_the_holder_wakes_a_resting_owner_and_nothing_else_does() {
+    let queue = Arc::new(Queue::new(&settings(), log(&settings())));
+    let resting = queue.clone();
+    let owner = thread::spawn(move || {
+        resting.rest(Duration::MAX);
+        let mut batch = VecDeque::new();
+        resting.take_urgent(&mut batch, &mut Replies::default());
+        batch.len()
+    });
+    while !queue.is_rested_on() {
+        thread::yield_now();
+    }
+    push(&queue, "ordinary");
+    assert!(queue.is_rested_on(), "it was woken");
+    let (reply, _outcome) = oneshot::channel();
+    let naming = Naming {
+        member: None,
+        is_first: false,
+    };
+    queue.push_all(&mut vec![Submission {
+        request: Request::Record(naming, reply),
+        reply_to: Address::Task,
+        arrived: Duration::ZERO,
+    }]);
+    // Would never return if nobody woke the owner.
+    assert_eq!(owner.join().expect("no panic"), 1, "only the record");
+    assert_eq!(taken(&queue), 1, "the ordinary request keeps its place");
 }
 
 /// An owner that lets requests accumulate is unparked when there are enough of them, and not

@@ -2,14 +2,14 @@
 
 use super::disk::{Chance, TestDisk, TestFile};
 use crate::{
-    Acknowledging, FollowError, LoggedGroup, OpenError, Random, Settings,
+    Acknowledging, Epoch, FollowError, LoggedGroup, OpenError, Random, Settings,
     acknowledge::Gate,
     checkpoint::{Reply, Writer},
     engine::Parts,
     format::{Role, StoreHeader},
     journal::prepare::Preparer,
     log::{JournalEnd, Log},
-    owner::Owner,
+    owner::{Change, Owner},
     queue::{Naming, Queue, Request, Submission},
     state::State,
 };
@@ -18,7 +18,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
         mpsc,
     },
     task::{Context, Wake, Waker},
@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 use widgets_clock::{Clock, Timer};
 use widgets_mailbox::Address;
 use widgets_pacing::{Mode, Pacing};
-use widgets_queue::Asked;
+use widgets_queue::{Asked, Queue as _};
 use widgets_registry::{
     Applied, Attempt, Command, Fault, Lookup, Name, Pair, Port, Ports, Rejection, SerialNumber,
     Widget, decide,
@@ -111,16 +111,19 @@ pub(super) struct Rig {
     log: Arc<Log>,
 }
 
-/// Records the newest entry at the moment when it is woken.
+/// Records the newest entry and the store's epoch at the moment when it is woken.
 struct Seen {
     log: Arc<Log>,
     newest: AtomicU64,
+    epoch: AtomicU32,
 }
 
 impl Wake for Seen {
     fn wake(self: Arc<Self>) {
         let newest = self.log.newest().sequence;
         self.newest.store(newest, Ordering::Relaxed);
+        let epoch = self.log.store().epoch();
+        self.epoch.store(epoch, Ordering::Relaxed);
     }
 }
 
@@ -211,7 +214,37 @@ impl Rig {
         outcome.try_recv().expect("answered")
     }
 
-    /// Runs the owner's turn with an empty queue.
+    /// Lets this request wait in the queue.
+    pub(super) fn push(&self, request: Request) {
+        self.queue.push_all(&mut vec![Submission {
+            request,
+            reply_to: Address::Task,
+            arrived: self.clock.now(),
+        }]);
+    }
+
+    /// Lets a record wait in the queue that names this member, or nobody, as the holder.
+    pub(super) fn push_record(
+        &self,
+        member: Option<u64>,
+    ) -> oneshot::Receiver<Result<JournalEnd, FollowError>> {
+        let (reply, outcome) = oneshot::channel();
+        let is_first = false;
+        self.push(Request::Record(Naming { member, is_first }, reply));
+        outcome
+    }
+
+    /// Lets an operation wait in the queue.
+    pub(super) fn push_operation(
+        &self,
+        attempt: Attempt,
+    ) -> oneshot::Receiver<Result<Applied, Rejection>> {
+        let (reply, outcome) = oneshot::channel();
+        self.push(Request::Operation(attempt, reply));
+        outcome
+    }
+
+    /// Runs the owner's turn with what waits in the queue.
     pub(super) fn turn(&mut self) {
         self.owner.turn(&self.queue, &mut VecDeque::new(), false);
     }
@@ -273,17 +306,33 @@ impl Rig {
             Request::Operation(command.into(), reply)
         });
         let [first, last] = operations;
-        let mut batch: VecDeque<_> = [first, follow, last]
-            .into_iter()
-            .map(|request| Submission {
-                request,
-                reply_to: Address::Task,
-                arrived: Duration::MAX,
-            })
-            .collect();
+        let seen = self.seen_when_told(vec![first, follow, last], told);
+        let newest = self.log.newest().sequence;
+        (seen.newest.load(Ordering::Relaxed), newest)
+    }
+
+    /// Makes the owner adopt epochs and then follow, in one batch. Returns the store's epoch when
+    /// the owner reported that it follows.
+    pub(super) fn adopt_and_follow(&mut self, epochs: Vec<Epoch>) -> u32 {
+        let (reply, told) = oneshot::channel();
+        let (adopted, _) = oneshot::channel();
+        let adopt = Request::Change(Change::Adopt(self.log.store(), epochs), adopted);
+        let seen = self.seen_when_told(vec![adopt, Request::Follow(true, reply)], told);
+        seen.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Answers these requests as one batch. Returns what is there when `told` is told.
+    fn seen_when_told(&mut self, requests: Vec<Request>, told: oneshot::Receiver<()>) -> Arc<Seen> {
+        let submissions = requests.into_iter().map(|request| Submission {
+            request,
+            reply_to: Address::Task,
+            arrived: Duration::MAX,
+        });
+        let mut batch: VecDeque<_> = submissions.collect();
         let seen = Arc::new(Seen {
             log: self.log.clone(),
             newest: AtomicU64::new(0),
+            epoch: AtomicU32::new(0),
         });
         let waker = Waker::from(seen.clone());
         let mut told = pin!(told);
@@ -291,8 +340,7 @@ impl Rig {
         assert!(told.as_mut().poll(&mut context).is_pending());
         self.owner.step(&mut batch);
         assert!(told.as_mut().poll(&mut context).is_ready());
-        let newest = self.log.newest().sequence;
-        (seen.newest.load(Ordering::Relaxed), newest)
+        seen
     }
 
     /// Writes a seal, if one is due, as the owner does at its end.

@@ -20,7 +20,9 @@ use tokio::sync::{
     watch,
 };
 use widgets_engine::{FollowError, Role, simulation::Chance};
-use widgets_registry::{Ask as _, Lookup};
+use widgets_registry::{
+    Applied, Ask as _, Attempt, Command, Lookup, Name, Ports, Rejection, SerialNumber,
+};
 
 /// How many turns every member gets until nothing is left to do.
 const TURNS: usize = 60;
@@ -119,6 +121,35 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Starts the first member as the primary, and all others as its standbys.
+    fn begin_around_one(&mut self) -> Result<(), String> {
+        self.is_calm = true;
+        for number in 0..self.members.len() {
+            self.members[number].follows = (number > 0).then_some(0);
+            self.start(number)?;
+            for _ in 0..20 {
+                self.rest()?;
+                self.pass(100_000);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the first member for the addition of a widget.
+    fn write(&self, number: usize) -> Doing<'static, Result<Applied, Rejection>> {
+        let client = self.members[0].engine().expect("it runs").client();
+        let serial_number = SerialNumber::new("widget_sn", format!("load{number}"));
+        let command = Command::AddWidget {
+            serial_number: serial_number.expect("within the limits"),
+            name: Name::new("name", "n").expect("within the limits"),
+            ports: Ports::NONE,
+        };
+        let mut asking: Doing<'static, _> =
+            Box::pin(async move { client.ask(Attempt::from(command)).await });
+        assert!(poll(&mut asking).is_pending());
+        asking
     }
 
     /// Starts a chain of members, each a standby of the one before, and promotes the last two at
@@ -334,6 +365,55 @@ fn the_writer_of_a_record_learns_that_its_fate_is_unknown() {
         matches!(written, Poll::Ready(Err(FollowError::FateUnknown(_)))),
         "{written:?}"
     );
+}
+
+/// As much is on its way to the holder as may be, and callers go on writing, while an operator
+/// names another holder. No time passes, so everybody is answered without a timeout.
+#[test]
+fn an_operator_changes_the_holder_while_callers_write() {
+    let mut worlds = (1..).step_by(2).map(|seed| World::new(seed, false, false));
+    let mut world = worlds
+        .find(|world| world.members.len() == 3)
+        .expect("there is one");
+    world.settings.standby_timeout_ms = Some(60_000);
+    world.begin_around_one().expect("all run");
+    let holder = world.members[0].holder().expect("there is one");
+    let other = (1..3).find(|it| world.members[*it].id() != Some(holder));
+    let other = other.expect("the holder is one of two");
+    let wanted = world.members[other].id();
+
+    let mut waiting = Vec::new();
+    for number in 0..2 {
+        waiting.push(world.write(number));
+        world.own(0).expect("it goes on");
+    }
+    world.name_holder(0, other);
+    for _ in 0..20 {
+        world.turn(0).expect("it goes on");
+    }
+    let mut written = waiting.len();
+    for round in 0..400 {
+        waiting.retain_mut(|answer| match poll(answer) {
+            Poll::Pending => true,
+            Poll::Ready(answer) => {
+                assert_eq!(answer, Ok(Applied::Now));
+                false
+            }
+        });
+        if round < 200 && waiting.len() < world.settings.queue_operations_max {
+            waiting.push(world.write(written));
+            written += 1;
+        }
+        for number in 0..3 {
+            world.turn(number).expect("it goes on");
+            world.own(number).expect("it goes on");
+            world.arrive().expect("it goes on");
+            world.network.carry();
+        }
+    }
+    assert_eq!(world.members[0].holder(), wanted);
+    assert!(waiting.is_empty(), "{} are not answered", waiting.len());
+    assert!(written > 20, "only {written} were written");
 }
 
 #[test]
