@@ -92,18 +92,21 @@ impl Findings {
 }
 
 /// Reads a partition back: all of it, or a sample of at most `widgets_max` widgets. If the feed is
-/// followed, it must agree about the operations of unknown fate.
+/// followed, it must agree about the operations of unknown fate. `during_crash` means that a server
+/// that cannot be reached is waited for.
 pub(crate) async fn run(
     channel: &mut Channel,
     partition: &Partition,
     feed: Option<&Reporter>,
     widgets_max: Option<u64>,
     timeout: Duration,
+    during_crash: bool,
     recorder: &SharedRecorder,
 ) -> Findings {
     let mut reader = Reader {
         channel,
         timeout,
+        during_crash,
         recorder,
         request: Request::default(),
     };
@@ -128,6 +131,7 @@ pub(crate) async fn run(
 struct Reader<'a> {
     channel: &'a mut Channel,
     timeout: Duration,
+    during_crash: bool,
     recorder: &'a SharedRecorder,
     request: Request,
 }
@@ -141,6 +145,12 @@ impl Reader<'_> {
         let mut attempt = 0;
         loop {
             let exchanged = match self.channel.connect(self.timeout).await {
+                // The time for the whole audit limits the wait.
+                Err(cause) if self.during_crash => {
+                    note(self.recorder, Some(&cause));
+                    sleep(ATTEMPT_PAUSE).await;
+                    continue;
+                }
                 Err(cause) => Err(cause),
                 Ok(_) => self
                     .channel

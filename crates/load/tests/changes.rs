@@ -130,7 +130,7 @@ fn the_feed_settles_operations_of_unknown_outcome() {
     assert_passed(&report);
     assert!(findings(&report).doubts_told > 30, "{report}");
     let report = follow(Lie::SilentAndApply(100), |plan| {
-        plan.session.timeout = std::time::Duration::from_millis(200);
+        plan.session.timeout = std::time::Duration::from_millis(500);
     });
     assert_passed(&report);
     assert!(findings(&report).doubts_told > 10, "{report}");

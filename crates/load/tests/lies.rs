@@ -8,7 +8,7 @@
 mod support;
 
 use support::{Double, Lie, Server, load, plan};
-use widgets_load::{Findings, report::Report, run::run};
+use widgets_load::{Findings, dataset::Dataset, report::Report, run::run};
 
 #[track_caller]
 fn findings(report: &Report) -> &Findings {
@@ -149,10 +149,48 @@ fn a_changed_widget_name_is_caught() {
     assert_caught(&report);
 }
 
+/// An operation of unknown fate is checked even if its widgets were forgotten meanwhile. Nothing that
+/// the run itself does may change them until then.
+#[test]
+fn operations_of_unknown_fate_are_judged_fairly_when_widgets_are_forgotten() {
+    for seed in 1..=4 {
+        let report = load(Lie::FateUnknown(10), |plan| {
+            plan.session.seed = seed;
+            plan.session.connections = 1;
+            plan.session.audit_widgets_max = 40;
+            plan.session.mix = "add=30,remove=25,associate=45".parse().unwrap();
+        });
+        let found = findings(&report);
+        assert!(found.forgotten > 100, "{report}");
+        assert!(found.unknown_fates_checked > 20, "{report}");
+        assert_eq!(report.failures, Vec::<String>::new(), "{report}");
+    }
+}
+
+/// Of a dataset, the audit reads what the run has touched, also with requests that had to be refused.
+#[test]
+fn a_refused_addition_that_renames_a_dataset_widget_is_found() {
+    let dataset = Dataset {
+        widgets: 1500,
+        seed: 9,
+        associated: 0.5,
+    };
+    let double = Double::with_dataset(&dataset).lying(Lie::RenameRefused);
+    let server = Server::start(double);
+    let mut plan = plan(&server.url());
+    plan.session.dataset = Some((dataset, (0, 1)));
+    plan.session.mix = "add=1".parse().unwrap();
+    plan.session.conflicts = 0.3;
+    let report = run(plan).unwrap();
+    assert_eq!(report.stretches[0].wrong, 0, "{report}");
+    assert!(findings(&report).altered >= 1, "{report}");
+    assert_caught(&report);
+}
+
 #[test]
 fn operations_of_unknown_outcome_are_audited_and_are_no_faults() {
     let report = load(Lie::SilentAndApply(100), |plan| {
-        plan.session.timeout = std::time::Duration::from_millis(100);
+        plan.session.timeout = std::time::Duration::from_millis(500);
     });
     assert_eq!(report.failures, Vec::<String>::new(), "{report}");
     assert!(findings(&report).unknown_fates_checked > 10, "{report}");

@@ -19,8 +19,11 @@ use std::{
 };
 use support::{Double, Lie, Server, load, plan};
 use tokio::{
-    io::{AsyncReadExt as _, copy, copy_bidirectional, split},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy, copy_bidirectional, split},
     net::{TcpListener, TcpStream},
+    sync::Notify,
+    task::JoinSet,
+    time::sleep,
 };
 use tokio_rustls::{
     TlsAcceptor,
@@ -72,7 +75,7 @@ fn waiting_for_a_slow_request_counts_as_latency() {
     // One request in fifty is never answered: with one lane, all others wait for those.
     let report = load(Lie::SilentAndApply(50), |plan| {
         plan.session.connections = 1;
-        plan.session.timeout = Duration::from_millis(200);
+        plan.session.timeout = Duration::from_millis(500);
         plan.session.mix = "add=1".parse().unwrap();
         plan.session.conflicts = 0.0;
         plan.rate = Rate::PerSecond(200.0);
@@ -270,6 +273,84 @@ fn a_run_ends_if_the_server_accepts_connections_and_says_nothing() {
         );
         assert!(report.stretches[0].requests > 0, "{report}");
     }
+}
+
+/// Starts a proxy in front of `server` that is gone for `outage` once the audit begins: with the first
+/// lookup after this many operations. Returns its port.
+fn fails_in_audit(server: SocketAddr, operations: usize, outage: Duration) -> u16 {
+    let (send_port, port) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let mut listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            send_port.send(address.port()).unwrap();
+            let (seen, fall) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+            let mut passing = JoinSet::new();
+            loop {
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    () = fall.notified() => {
+                        drop(listener);
+                        passing.shutdown().await;
+                        sleep(outage).await;
+                        listener = TcpListener::bind(address).await.unwrap();
+                        continue;
+                    }
+                };
+                let (mut tcp, _) = accepted.unwrap();
+                let (seen, fall) = (seen.clone(), fall.clone());
+                passing.spawn(async move {
+                    let mut plain = TcpStream::connect(server).await.unwrap();
+                    let (mut asked, mut told) = tcp.split();
+                    let (mut answers, mut requests) = plain.split();
+                    let mut request = [0; 4096];
+                    let forward = async {
+                        while let Ok(bytes @ 1..) = asked.read(&mut request).await {
+                            let request = &request[..bytes];
+                            if request.starts_with(b"POST ") {
+                                seen.fetch_add(1, Ordering::Relaxed);
+                            } else if seen.load(Ordering::Relaxed) >= operations {
+                                // Only once.
+                                seen.store(0, Ordering::Relaxed);
+                                return fall.notify_one();
+                            }
+                            requests.write_all(request).await.unwrap();
+                        }
+                    };
+                    tokio::select! {
+                        () = forward => {}
+                        _ = copy(&mut answers, &mut told) => {}
+                    }
+                });
+            }
+        });
+    });
+    port.recv().unwrap()
+}
+
+#[test]
+fn the_audit_of_a_load_during_a_crash_waits_for_the_server() {
+    let server = Server::start(Double::new(Lie::None));
+    // For longer than a lookup is repeated.
+    let port = fails_in_audit(server.address, 50, Duration::from_secs(3));
+    let mut plan = plan(&format!("http://127.0.0.1:{port}"));
+    plan.session.connections = 1;
+    plan.session.mix = "add=1".parse().unwrap();
+    plan.session.conflicts = 0.0;
+    plan.session.during_crash = true;
+    plan.requests = Some(50);
+    let report = run(plan).unwrap();
+    assert_passed(&report);
+    let audit = report.audit.as_ref().unwrap();
+    assert_eq!(
+        (audit.unreadable, audit.widgets_checked),
+        (0, 50),
+        "{report}"
+    );
 }
 
 #[test]

@@ -203,21 +203,22 @@ impl Partition {
                 self.apply(plan.action);
                 Ok(())
             }
-            (Some(expected), Answer::Refused(code)) if expected == code => Ok(()),
+            (Some(expected), Answer::Refused(code)) if expected == code => {
+                self.touch(plan.action);
+                Ok(())
+            }
             (_, Answer::NotApplied) => {
-                // The audit checks that it really was not.
-                for id in self.named(plan.action) {
-                    if let Some(record) = self.table.get_mut(id) {
-                        record.touch();
-                    }
-                }
+                self.touch(plan.action);
                 if let (Action::Add(id, _), None) = (plan.action, plan.expected) {
                     self.absent.push(id);
                 }
                 Ok(())
             }
             // The request is refused in any case, or only reads: the state is unchanged.
-            (Some(_), Answer::FateUnknown) => Ok(()),
+            (Some(_), Answer::FateUnknown) => {
+                self.touch(plan.action);
+                Ok(())
+            }
             (None, Answer::FateUnknown) => {
                 self.suspend(plan.action);
                 Ok(())
@@ -241,6 +242,15 @@ impl Partition {
                     }
                 }
                 Err(Wrong(text))
+            }
+        }
+    }
+
+    /// Makes the audit check that a request was not applied.
+    fn touch(&mut self, action: Action) {
+        for id in self.named(action) {
+            if let Some(record) = self.table.get_mut(id) {
+                record.touch();
             }
         }
     }

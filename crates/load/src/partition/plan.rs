@@ -140,7 +140,8 @@ impl Partition {
     fn removable(&mut self) -> Option<WidgetId> {
         let id = self.live()?;
         let mut peers = self.table.get(id)?.peers();
-        let doubt = |peer| self.table.get(peer).is_some_and(Record::quarantined);
+        // The state of a peer that was forgotten may be unknown as well, and the audit still reads it.
+        let doubt = |peer| self.table.get(peer).is_none_or(Record::quarantined);
         (!peers.any(|(_, _, peer)| doubt(peer))).then_some(id)
     }
 

@@ -87,6 +87,7 @@ impl Session {
                 conflicts: settings.conflicts,
                 seed: settings.seed,
                 timeout: settings.timeout,
+                during_crash: settings.during_crash,
                 idempotency_keys: settings.idempotency_keys,
                 feed: feed.as_ref().and_then(|feed| feed.reporter(worker)),
                 clock,

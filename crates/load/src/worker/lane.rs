@@ -102,6 +102,7 @@ pub(super) async fn lane(
                     shared.feed.as_ref(),
                     widgets_max,
                     shared.timeout,
+                    shared.during_crash,
                     &shared.recorder,
                 );
                 // After an abort, nobody may be waiting any more.

@@ -51,6 +51,8 @@ pub(crate) struct WorkerSettings {
     pub(crate) conflicts: f64,
     pub(crate) seed: u64,
     pub(crate) timeout: Duration,
+    /// Whether the audit waits for a server that cannot be reached.
+    pub(crate) during_crash: bool,
     pub(crate) idempotency_keys: bool,
     /// Where completed operations are reported, if the feed is followed.
     pub(crate) feed: Option<Reporter>,
@@ -108,6 +110,7 @@ pub(crate) fn lock(recorder: &SharedRecorder) -> std::sync::MutexGuard<'_, Recor
 struct Shared {
     clock: Clock,
     timeout: Duration,
+    during_crash: bool,
     recorder: SharedRecorder,
     feed: Option<Reporter>,
     schedule: RefCell<Option<Schedule>>,
@@ -151,6 +154,7 @@ pub(crate) fn run(
         let shared = Rc::new(Shared {
             clock: settings.clock,
             timeout: settings.timeout,
+            during_crash: settings.during_crash,
             recorder,
             feed: settings.feed.clone(),
             schedule: RefCell::new(None),

@@ -61,6 +61,8 @@ pub enum Lie {
     FateUnknown(u64),
     /// Gives a widget another name.
     Rename(u64),
+    /// Gives a widget of the dataset another name when it refuses to add it a second time.
+    RenameRefused,
     /// Leaves out the last row of one list in this many.
     LoseRow(u64),
     /// After this many writes, no longer answers lookups, as if it were gone.
@@ -160,6 +162,11 @@ impl Double {
         double
     }
 
+    /// Returns the same store, which lies from now on.
+    pub fn lying(self, lie: Lie) -> Self {
+        Self { lie, ..self }
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -203,6 +210,12 @@ impl Ask<Attempt> for Double {
                     && let Some(happened) = happened.clone()
                 {
                     memory.tell(happened);
+                }
+                if let (Err(_), Lie::RenameRefused, Command::AddWidget { serial_number, .. }) =
+                    (&applied, self.lie, &command)
+                    && serial_number.starts_with('W')
+                {
+                    memory.renamed.insert(serial_number.clone());
                 }
                 applied?;
             }
