@@ -27,6 +27,11 @@ pub(crate) struct Arguments {
 pub(crate) fn run(Arguments { file, force, store }: Arguments) -> Outcome {
     let store = store.resolve()?;
     let (moved, time) = store.export(file_sink(&file, force)?)?;
-    writeln!(io::stderr(), "{moved} in {:.1} s", time.as_secs_f64())?;
+    // The file is complete, and standard error may be closed.
+    drop(writeln!(
+        io::stderr(),
+        "{moved} in {:.1} s",
+        time.as_secs_f64()
+    ));
     Ok(ExitCode::SUCCESS)
 }

@@ -66,10 +66,11 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
     };
     let mut progress = Progress::new(Some(dataset.widgets.into()));
     let moved = generate(&dataset, sink, &mut progress)?;
-    writeln!(
+    // Everything is durable, and standard error may be closed.
+    drop(writeln!(
         io::stderr(),
         "{moved} in {:.1} s. For `widgets load`: --dataset {dataset}",
         progress.elapsed().as_secs_f64()
-    )?;
+    ));
     Ok(ExitCode::SUCCESS)
 }

@@ -49,10 +49,11 @@ pub(crate) fn run(Arguments { file, store }: Arguments) -> Outcome {
         ),
     };
     let moved = moved.map_err(|error| named(&error))?;
-    writeln!(
+    // Everything is durable, and standard error may be closed.
+    drop(writeln!(
         io::stderr(),
         "{moved} in {:.1} s",
         progress.elapsed().as_secs_f64()
-    )?;
+    ));
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@ mod together;
 
 pub(crate) use together::check;
 
-use crate::Outcome;
+use crate::{Misuse, Outcome};
 use clap::Subcommand;
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -255,7 +255,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
         write!(std::io::stdout(), "{}", shown_lines(&comparison))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let plan = plan(arguments)?;
+    let plan = plan(arguments).map_err(Misuse)?;
     let report = widgets_load::run::run(plan)?;
     // The report contains wrong answers exactly as they were received.
     let told = report.to_string();

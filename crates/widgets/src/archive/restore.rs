@@ -95,13 +95,17 @@ impl Restore {
         let restored = restored.map_err(|error| super::explained(&self.data_dir, &error))?;
         let mut out = io::stdout().lock();
         for gone in &restored.pruned {
-            writeln!(
+            // Standard error may be closed.
+            drop(writeln!(
                 io::stderr(),
                 "warning: {gone}: the archive was pruned meanwhile, so the restore started over"
-            )?;
+            ));
         }
         for damaged in &restored.damaged {
-            writeln!(io::stderr(), "warning: {damaged}. It was not needed")?;
+            drop(writeln!(
+                io::stderr(),
+                "warning: {damaged}. It was not needed"
+            ));
         }
         let counts = restored.restored.counts;
         writeln!(

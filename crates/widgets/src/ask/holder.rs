@@ -52,7 +52,7 @@ impl Holder {
         }
         let holder = told.holder.as_deref().unwrap_or("nobody");
         let has = format!("{}, entries before {}", told.member, told.next_sequence);
-        let mut rows = vec![
+        let mut rows: Vec<[String; 2]> = vec![
             ["acknowledged by".into(), told.acknowledged_by.clone()],
             ["holder".into(), holder.into()],
             ["primary".into(), has],
@@ -71,6 +71,11 @@ impl Holder {
             );
             rows.push(["standby".into(), has]);
         }
+        // Another server than the service may have answered.
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|[name, value]| [name.clone(), table::shown(value).into_owned()])
+            .collect();
         Ok(table::write(&mut out, None, &rows)?)
     }
 }

@@ -1,6 +1,6 @@
 //! `widgets promote`: makes a standby the primary.
 
-use super::{Credentials, EXIT_CODES, Failure, exit};
+use super::{Credentials, EXIT_CODES, Failure, exit, table};
 use crate::Outcome;
 use std::{
     io::{self, Write as _},
@@ -55,7 +55,9 @@ impl Promote {
         } else {
             "was the primary already"
         };
-        let (epoch, position) = (promoted.epoch, promoted.position);
+        let epoch = promoted.epoch;
+        // Another server than the service may have answered.
+        let (shown, position) = (table::shown(&shown), table::shown(&promoted.position));
         writeln!(
             io::stdout(),
             "{shown} {state}, in epoch {epoch}: it continues after position {position}"

@@ -205,6 +205,33 @@ fn a_failed_write_is_reported_with_the_name_of_the_file() {
     assert!(told.contains("writing /dev/full: No space left"), "{told}");
 }
 
+/// What was moved is durable by then.
+#[test]
+fn transfers_succeed_although_nobody_reads_their_last_line() {
+    let directory = Directory::new("unread");
+    for arguments in [
+        &["generate", "--widgets", "100", "--data-dir", "d"][..],
+        &["export", "--data-dir", "d", "all.jsonl"],
+        &["import", "--data-dir", "other", "all.jsonl"],
+    ] {
+        let full = std::fs::File::create("/dev/full").expect("a device");
+        let mut command = widgets(directory.path());
+        let status = command.args(arguments).stderr(full).status();
+        assert!(status.expect("a process").success(), "{arguments:?}");
+    }
+    let mut verify = widgets(directory.path());
+    let (code, shown, _) = run(verify.args(["verify", "--data-dir", "other"]));
+    assert!(code == 0 && shown.contains("100 widgets"), "{shown}");
+}
+
+#[test]
+fn a_token_file_that_cannot_be_read_is_an_error_of_the_command_line() {
+    let directory = Directory::new("no_token");
+    let mut load = widgets(directory.path());
+    let (code, _, told) = run(load.args(["load", "http://127.0.0.1:1", "--token-file", "missing"]));
+    assert!(code == 2 && told.contains("missing"), "{code}: {told}");
+}
+
 #[test]
 fn quantities_accept_units_in_files_variables_and_flags() {
     let directory = Directory::new("units");
