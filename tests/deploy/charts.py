@@ -207,6 +207,7 @@ def check_embedded(documents):
     store = of_kind(documents, "StatefulSet")
     assert store["spec"]["replicas"] == 1
     assert "WIDGETS_STORE" not in str(store)
+    assert "updateStrategy" not in store["spec"]
     service, variables = container(documents, "StatefulSet")
     assert variables["WIDGETS_MUST_EXIST"] == "false"
     # Ten million widgets and a checkpoint need less.
@@ -224,6 +225,8 @@ def check_standby(documents):
         template = store["spec"]["template"]
         assert store["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
         assert store["spec"]["serviceName"] in services
+        # An upgrade must not restart both at once.
+        assert store["spec"]["updateStrategy"] == {"type": "OnDelete"}
         (only,) = template["spec"]["containers"]
         variables[name] = {each["name"]: each.get("value") for each in only["env"]}
         labels[name] = template["metadata"]["labels"]

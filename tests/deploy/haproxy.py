@@ -19,7 +19,7 @@ class Store:
     """A stand-in that answers as a primary or as a standby, and with its name."""
 
     def __init__(self, name):
-        self.is_primary, self.asked = False, []
+        self.is_primary, self.asked, self.clients = False, [], []
         store = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -31,6 +31,7 @@ class Store:
                 ready = self.path == "/ready?role=primary"
                 if not ready:
                     store.asked.append(self.path)
+                    store.clients.append(self.headers.get_all("x-forwarded-for"))
                 body = name.encode()
                 self.send_response(200 if store.is_primary or not ready else 503)
                 self.send_header("Content-Length", str(len(body)))
@@ -51,7 +52,8 @@ class Store:
 
 def ask(port, method, path):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request(method, path, b"{}" if method == "POST" else None)
+    forged = {"X-Forwarded-For": "198.51.100.1"}
+    connection.request(method, path, b"{}" if method == "POST" else None, forged)
     answer = connection.getresponse()
     text = answer.read().decode()
     connection.close()
@@ -108,10 +110,12 @@ def main(configuration):
             status, text, _ = ask(port, "GET", path)
             assert (status, json.loads(text)["code"]) == (404, "PGRST125"), (path, status, text)
         assert not one.asked, one.asked
+        for store in (one, other):
+            assert store.clients and all(each == ["127.0.0.1"] for each in store.clients), store.clients
     finally:
         proxy.kill()
         proxy.wait()
-    print("haproxy: requests go to the primary, whichever store it is")
+    print("haproxy: requests go to the primary, whichever store it is, with the client's own address")
 
 
 main(sys.argv[1])
