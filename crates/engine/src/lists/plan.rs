@@ -171,7 +171,8 @@ fn serial_numbers(filter: &Filter, state: &State) -> Option<BTreeSet<Box<str>>> 
         Filter::Any(filters) => {
             let mut all = BTreeSet::new();
             for each in filters {
-                all.append(&mut serial_numbers(each, state)?);
+                // Not `append`, which walks through both sets.
+                all.extend(serial_numbers(each, state)?);
             }
             Some(all)
         }

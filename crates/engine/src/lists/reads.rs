@@ -121,9 +121,11 @@ impl Reads {
         !self.waiting.is_empty()
     }
 
-    /// Returns how many scans are under way.
+    /// Returns how many scans are under way. A list that an index serves is none, even if it needs a
+    /// second turn.
     pub(crate) fn scans(&self) -> usize {
-        self.scans.len()
+        let scans = self.scans.iter();
+        scans.filter(|(_, _, scan)| !scan.is_indexed()).count()
     }
 
     /// Lets the scans keep old versions. Must be called before a decided change is applied.
@@ -206,7 +208,12 @@ impl Reads {
             Read::List(asked) => {
                 let Some(list) = asked.request() else { return };
                 let scan = Scan::new(list.clone(), state);
-                self.go_on(asked, reply_to, scan, state, budget, replies);
+                // Each has a whole turn: what those before it have left may be too little even for
+                // a list that an index serves. Planning has a cost for each condition.
+                let planned = list.filter.cost();
+                let mut own = TURN_COST;
+                self.go_on(asked, reply_to, scan, state, &mut own, replies);
+                *budget = budget.saturating_sub(TURN_COST - own + planned);
             }
         }
     }
@@ -225,7 +232,9 @@ impl Reads {
         } else if scan.kept_bytes() > KEPT_BYTES_MAX {
             let limit = format!("{KEPT_BYTES_MAX} bytes of what changed while a list was made");
             Err(busy(limit))
-        } else if self.scans.len() >= self.scans_max {
+        } else if scan.is_indexed() {
+            return self.scans.push_back((asked, reply_to, scan));
+        } else if self.scans() >= self.scans_max {
             Err(busy(format!("http.scans_max = {}", self.scans_max)))
         } else if self.scans_of(&asked) >= Asker::share(self.scans_max) {
             let share = Asker::share(self.scans_max);
@@ -242,7 +251,9 @@ impl Reads {
     /// Returns how many scans of the same asker are under way.
     fn scans_of(&self, asked: &Asked<List>) -> usize {
         let who = |asked: &Asked<List>| asked.request().map(|list| list.asker);
-        let of_same = |(each, _, _): &&(Box<Asked<List>>, Address, Scan)| who(each) == who(asked);
+        let of_same = |(each, _, scan): &&(Box<Asked<List>>, Address, Scan)| {
+            who(each) == who(asked) && !scan.is_indexed()
+        };
         self.scans.iter().filter(of_same).count()
     }
 

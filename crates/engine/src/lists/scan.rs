@@ -49,6 +49,10 @@ pub(crate) struct Scan {
     total: Option<u64>,
     counted: u64,
     scanned: u64,
+    /// Whether deciding the filter may cost much more for some rows than for others.
+    strains: bool,
+    /// What looking has cost beyond the filter's usual cost since this was last charged.
+    strain: usize,
 }
 
 /// Where something is, relative to a serial number.
@@ -80,6 +84,8 @@ impl Scan {
             total: None,
             counted: 0,
             scanned: 0,
+            strains: list.filter.strains(),
+            strain: 0,
             plan,
             list,
         };
@@ -112,6 +118,11 @@ impl Scan {
         if let Some(handle) = source::select(&self.plan, rank, state) {
             self.from = Included(state.record(handle).serial_number().into());
         }
+    }
+
+    /// Reports whether an index leads to exactly the rows.
+    pub(super) fn is_indexed(&self) -> bool {
+        self.plan.exact
     }
 
     /// Returns how many bytes the old versions occupy.
@@ -175,14 +186,17 @@ impl Scan {
     /// Continues at about this cost. Returns the page once it is complete.
     pub(crate) fn step(&mut self, state: &mut State, budget: &mut usize) -> Option<Page> {
         let cost = WIDGET_COST + self.list.filter.cost();
+        let mut strain_each = 0;
         while !self.is_done() {
             if *budget == 0 {
                 return None;
             }
-            let most = (*budget / cost).clamp(1, FETCHED_TOGETHER);
+            let most = (*budget / (cost + strain_each)).clamp(1, FETCHED_TOGETHER);
             let looked_at = self.look(state, most);
             let put_in_order = ORDER_COST * state.take_put_in_order();
-            *budget = budget.saturating_sub(cost * looked_at + put_in_order);
+            let strain = std::mem::take(&mut self.strain);
+            strain_each = strain / looked_at;
+            *budget = budget.saturating_sub(cost * looked_at + strain + put_in_order);
         }
         let rows = std::mem::replace(&mut self.rows, Rows::none(self.list.table));
         let total = self.list.count.then(|| self.total.unwrap_or(self.counted));
@@ -344,6 +358,9 @@ impl Scan {
     fn take_rows(&mut self, widget: &impl Rowed, is_open: bool) {
         match self.list.table {
             Table::Widgets => {
+                if is_open && self.strains {
+                    self.strain += self.list.filter.strain(widget);
+                }
                 if !is_open || self.list.filter.matches(widget) {
                     self.take(|rows| {
                         if let Rows::Widgets(rows) = rows {
@@ -358,6 +375,9 @@ impl Scan {
                     slots.reverse();
                 }
                 for slot in slots.into_iter().flatten() {
+                    if self.strains {
+                        self.strain += self.list.filter.strain(&slot);
+                    }
                     if self.list.filter.matches(&slot) {
                         self.take(|rows| {
                             if let Rows::Slots(rows) = rows {

@@ -452,20 +452,26 @@ fn scans_beyond_the_limit_are_refused_but_indexed_lists_are_not() {
         filter: Filter::EVERYTHING,
         direction: Direction::Ascending,
         offset: 0,
-        limit: 1,
+        limit: 3,
         count: true,
         asker: Asker::default(),
     };
-    let read = Read::List(Box::new(Asked::new(list, reply)));
-    turns
-        .reads
-        .push(read, Address::Task, Duration::ZERO, &mut turns.replies);
+    // Also a second one, for which the first leaves little of the turn.
+    let (second, mut later) = oneshot::channel();
+    for (list, reply) in [(list.clone(), reply), (list, second)] {
+        let read = Read::List(Box::new(Asked::new(list, reply)));
+        turns
+            .reads
+            .push(read, Address::Task, Duration::ZERO, &mut turns.replies);
+    }
     turns.turn();
-    let page = answer
-        .try_recv()
-        .expect("answered at once")
-        .expect("a page");
-    assert_eq!(page.total, Some(WIDGETS as u64));
+    for answer in [&mut answer, &mut later] {
+        let page = answer
+            .try_recv()
+            .expect("answered at once")
+            .expect("a page");
+        assert_eq!(page.total, Some(WIDGETS as u64));
+    }
     while turns.reads.has_work() {
         turns.turn();
     }
@@ -478,4 +484,36 @@ fn scans_beyond_the_limit_are_refused_but_indexed_lists_are_not() {
         turns.turn();
     }
     assert!(again.try_recv().expect("answered").is_ok());
+}
+
+/// A pattern that begins anew at each character of a long text costs a turn, however few widgets it
+/// has seen.
+#[test]
+fn a_pattern_with_many_attempts_is_charged_for_them() {
+    let name = "a".repeat(1024);
+    let history: Vec<Command> = few_serial_numbers("s", 20)
+        .iter()
+        .map(|each| add_widget(each, &name, "P"))
+        .collect();
+    let mut state = filled(&history).0;
+    for (pattern, ignore_case, looks) in [
+        (format!("%{}z%", "_".repeat(255)), false, 3),
+        (format!("%{}z%", "a".repeat(255)), true, 3),
+        ("%az%".to_owned(), false, 20),
+    ] {
+        let like = Pattern::new(&pattern, ignore_case).expect("a pattern");
+        let list = List {
+            table: Table::Widgets,
+            filter: Filter::Test(Column::Name, Test::Like(like)),
+            direction: Direction::Ascending,
+            offset: 0,
+            limit: 10,
+            count: true,
+            asker: Asker::default(),
+        };
+        let mut scan = Scan::new(list, &mut state);
+        let mut budget = 10_000;
+        let page = scan.step(&mut state, &mut budget);
+        assert_eq!(page.map_or(3, |page| page.scanned), looks, "{pattern}");
+    }
 }

@@ -138,7 +138,35 @@ impl Filter {
             Self::Not(filter) => filter.cost(),
             Self::Test(_, Test::Like(pattern)) => pattern.cost(),
             Self::Test(_, Test::Contains(Contained(patterns))) => 1 + patterns.len(),
+            Self::Test(_, Test::NumberIn(numbers)) => 1 + numbers.len() / 8,
             Self::Test(..) => 1,
+        }
+    }
+
+    /// Reports whether deciding it may cost much more than [`Self::cost`].
+    #[must_use]
+    pub fn strains(&self) -> bool {
+        match self {
+            Self::All(filters) | Self::Any(filters) => filters.iter().any(Self::strains),
+            Self::Not(filter) => filter.strains(),
+            Self::Test(_, Test::Like(pattern)) => pattern.strains(),
+            Self::Test(..) => false,
+        }
+    }
+
+    /// Estimates what deciding it for this row may cost beyond [`Self::cost`], in comparisons: a
+    /// pattern can make many attempts at a long text.
+    pub fn strain(&self, row: &impl Row) -> usize {
+        match self {
+            Self::All(filters) | Self::Any(filters) => {
+                filters.iter().map(|each| each.strain(row)).sum()
+            }
+            Self::Not(filter) => filter.strain(row),
+            Self::Test(column, Test::Like(pattern)) => match row.value(*column) {
+                Value::Text(text) => pattern.strain(text.len()),
+                Value::Null | Value::Number(_) => 0,
+            },
+            Self::Test(..) => 0,
         }
     }
 }

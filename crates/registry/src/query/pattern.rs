@@ -7,6 +7,9 @@ pub struct Pattern {
     ignore_case: bool,
     /// The pieces between runs of `%`, in order; the first and the last one are anchored.
     pieces: Vec<Vec<Part>>,
+    /// The length of the longest piece that is tried at each character of a text. Most patterns have
+    /// none.
+    tried_bytes: usize,
 }
 
 /// An element of a piece.
@@ -16,6 +19,18 @@ enum Part {
     Text(Vec<u8>),
     /// `_`: any one character.
     One,
+}
+
+/// How many steps of an attempt cost as much as a comparison of a row.
+const STEPS: usize = 64;
+
+impl Part {
+    const fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::One => 1,
+        }
+    }
 }
 
 impl Pattern {
@@ -42,9 +57,17 @@ impl Pattern {
         if escaped {
             return None;
         }
+        let between = pieces.get(1..pieces.len() - 1).unwrap_or_default();
+        let tried = between.iter().filter(|piece| {
+            // The first byte of a plain word decides.
+            let is_word = matches!(piece[..], [Part::Text(_)]);
+            ignore_case || !is_word
+        });
+        let bytes = tried.map(|piece| piece.iter().map(Part::bytes).sum());
         Some(Self {
             text: text.into(),
             ignore_case,
+            tried_bytes: bytes.max().unwrap_or_default(),
             pieces,
         })
     }
@@ -173,6 +196,17 @@ impl Pattern {
     /// Estimates how many bytes of a text it is compared with.
     pub(crate) fn cost(&self) -> usize {
         1 + self.text.len() / 8
+    }
+
+    /// Reports whether it may make many attempts at a text.
+    pub(crate) const fn strains(&self) -> bool {
+        self.tried_bytes > 0
+    }
+
+    /// Estimates what matching a text of this length may cost beyond [`Self::cost`]: a piece between
+    /// two `%` is tried at each character, and each attempt may go far into it.
+    pub(crate) fn strain(&self, text_bytes: usize) -> usize {
+        self.tried_bytes.min(text_bytes) * text_bytes / STEPS
     }
 }
 
