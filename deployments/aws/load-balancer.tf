@@ -23,10 +23,10 @@ resource "aws_lb_target_group" "service" {
   load_balancing_algorithm_type = "least_outstanding_requests"
 
   health_check {
-    path                = "/ready"
-    interval            = 10
-    timeout             = 3
-    healthy_threshold   = 2
+    path              = "/ready"
+    interval          = 10
+    timeout           = 3
+    healthy_threshold = 2
     # ECS replaces a task that fails this check, and a new one cannot reach the database either. So it must be longer than a
     # failover of the database takes. The container's own check replaces a task that does not answer at all.
     unhealthy_threshold = 10
