@@ -66,7 +66,12 @@ impl Client {
                 settings.timeout
             )));
         }
+        // If the library gave up only when the whole time is over, it could not tell that nothing
+        // was sent.
+        let connecting = Some(settings.timeout / 2);
         let config = Agent::config_builder()
+            .timeout_resolve(connecting)
+            .timeout_connect(connecting)
             .http_status_as_error(false)
             .max_redirects(0)
             .proxy(None)
@@ -115,16 +120,11 @@ impl Client {
     pub(crate) fn once_at(&self, base: &str, asked: &Asked<'_>) -> Result<Answer, Error> {
         let url = format!("{base}{}", asked.target);
         let timeout = self.timeout + asked.wait;
-        // If the library gave up only when the whole time is over, it could not tell that nothing
-        // was sent.
-        let connecting = self.timeout / 2;
         let sent = if let Some(body) = asked.body {
             let mut request = self
                 .agent
                 .post(&url)
                 .config()
-                .timeout_resolve(Some(connecting))
-                .timeout_connect(Some(connecting))
                 .timeout_global(Some(timeout))
                 .build()
                 .header("Content-Type", "application/json");
@@ -139,8 +139,6 @@ impl Client {
                 self.agent.get(&url)
             }
             .config()
-            .timeout_resolve(Some(connecting))
-            .timeout_connect(Some(connecting))
             .timeout_global(Some(timeout))
             .build();
             for (name, value) in asked.headers.iter().copied().chain(self.authorization()) {

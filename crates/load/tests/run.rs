@@ -147,11 +147,11 @@ enum Falls {
 /// After how many bytes of answers it falls silent: those of several requests.
 const SILENT_AFTER_BYTES: u64 = 8192;
 
-/// Starts a proxy in front of `server`, which terminates TLS if there is an acceptor. Returns its
-/// port, and how many connections it has accepted.
-fn proxy(server: SocketAddr, tls: Option<TlsAcceptor>, falls: Falls) -> (u16, Arc<AtomicUsize>) {
-    let accepted = Arc::new(AtomicUsize::new(0));
-    let counted = accepted.clone();
+/// Runs a server with its own listener, on a thread of its own, and returns its port.
+fn in_background<S>(serve: impl FnOnce(TcpListener) -> S + Send + 'static) -> u16
+where
+    S: Future<Output = ()>,
+{
     let (send_port, port) = std::sync::mpsc::channel();
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -160,45 +160,55 @@ fn proxy(server: SocketAddr, tls: Option<TlsAcceptor>, falls: Falls) -> (u16, Ar
             .unwrap();
         runtime.block_on(async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            send_port
-                .send(listener.local_addr().unwrap().port())
-                .unwrap();
-            loop {
-                let (mut tcp, _) = listener.accept().await.unwrap();
-                let number = counted.fetch_add(1, Ordering::Relaxed) + 1;
-                tcp.set_nodelay(true).unwrap();
-                let tls = tls.clone();
-                let passing = async move {
-                    if falls == Falls::Silent && number > 2 {
-                        std::future::pending::<()>().await;
-                    }
-                    let mut plain = TcpStream::connect(server).await.unwrap();
-                    plain.set_nodelay(true).unwrap();
-                    let Some(acceptor) = tls else {
-                        let _ = copy_bidirectional(&mut tcp, &mut plain).await;
-                        return;
-                    };
-                    // A client that does not trust the certificate closes its connection here.
-                    let Ok(mut tls) = acceptor.accept(tcp).await else {
-                        return;
-                    };
-                    if falls == Falls::Silent && number == 2 {
-                        let (mut asked, mut told) = split(tls);
-                        let (answers, mut requests) = plain.split();
-                        let mut answers = answers.take(SILENT_AFTER_BYTES);
-                        tokio::select! {
-                            _ = copy(&mut asked, &mut requests) => {}
-                            _ = copy(&mut answers, &mut told) => {}
-                        }
-                    } else {
-                        let _ = copy_bidirectional(&mut tls, &mut plain).await;
-                    }
-                };
-                tokio::spawn(passing);
-            }
+            let address = listener.local_addr().unwrap();
+            send_port.send(address.port()).unwrap();
+            serve(listener).await;
         });
     });
-    (port.recv().unwrap(), accepted)
+    port.recv().unwrap()
+}
+
+/// Starts a proxy in front of `server`, which terminates TLS if there is an acceptor. Returns its
+/// port, and how many connections it has accepted.
+fn proxy(server: SocketAddr, tls: Option<TlsAcceptor>, falls: Falls) -> (u16, Arc<AtomicUsize>) {
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let counted = accepted.clone();
+    let port = in_background(async move |listener| {
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let number = counted.fetch_add(1, Ordering::Relaxed) + 1;
+            tcp.set_nodelay(true).unwrap();
+            let tls = tls.clone();
+            let passing = async move {
+                if falls == Falls::Silent && number > 2 {
+                    std::future::pending::<()>().await;
+                }
+                let mut plain = TcpStream::connect(server).await.unwrap();
+                plain.set_nodelay(true).unwrap();
+                let Some(acceptor) = tls else {
+                    let _ = copy_bidirectional(&mut tcp, &mut plain).await;
+                    return;
+                };
+                // A client that does not trust the certificate closes its connection here.
+                let Ok(mut tls) = acceptor.accept(tcp).await else {
+                    return;
+                };
+                if falls == Falls::Silent && number == 2 {
+                    let (mut asked, mut told) = split(tls);
+                    let (answers, mut requests) = plain.split();
+                    let mut answers = answers.take(SILENT_AFTER_BYTES);
+                    tokio::select! {
+                        _ = copy(&mut asked, &mut requests) => {}
+                        _ = copy(&mut answers, &mut told) => {}
+                    }
+                } else {
+                    let _ = copy_bidirectional(&mut tls, &mut plain).await;
+                }
+            };
+            tokio::spawn(passing);
+        }
+    });
+    (port, accepted)
 }
 
 /// Starts a proxy that terminates TLS in front of `server`, with a certificate for localhost.
@@ -278,58 +288,48 @@ fn a_run_ends_if_the_server_accepts_connections_and_says_nothing() {
 /// Starts a proxy in front of `server` that is gone for `outage` once the audit begins: with the first
 /// lookup after this many operations. Returns its port.
 fn fails_in_audit(server: SocketAddr, operations: usize, outage: Duration) -> u16 {
-    let (send_port, port) = std::sync::mpsc::channel();
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async move {
-            let mut listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            send_port.send(address.port()).unwrap();
-            let (seen, fall) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-            let mut passing = JoinSet::new();
-            loop {
-                let accepted = tokio::select! {
-                    accepted = listener.accept() => accepted,
-                    () = fall.notified() => {
-                        drop(listener);
-                        passing.shutdown().await;
-                        sleep(outage).await;
-                        listener = TcpListener::bind(address).await.unwrap();
-                        continue;
+    in_background(async move |mut listener| {
+        let address = listener.local_addr().unwrap();
+        let (seen, fall) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let mut passing = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = fall.notified() => {
+                    drop(listener);
+                    passing.shutdown().await;
+                    sleep(outage).await;
+                    listener = TcpListener::bind(address).await.unwrap();
+                    continue;
+                }
+            };
+            let (mut tcp, _) = accepted.unwrap();
+            let (seen, fall) = (seen.clone(), fall.clone());
+            passing.spawn(async move {
+                let mut plain = TcpStream::connect(server).await.unwrap();
+                let (mut asked, mut told) = tcp.split();
+                let (mut answers, mut requests) = plain.split();
+                let mut request = [0; 4096];
+                let forward = async {
+                    while let Ok(bytes @ 1..) = asked.read(&mut request).await {
+                        let request = &request[..bytes];
+                        if request.starts_with(b"POST ") {
+                            seen.fetch_add(1, Ordering::Relaxed);
+                        } else if seen.load(Ordering::Relaxed) >= operations {
+                            // Only once.
+                            seen.store(0, Ordering::Relaxed);
+                            return fall.notify_one();
+                        }
+                        requests.write_all(request).await.unwrap();
                     }
                 };
-                let (mut tcp, _) = accepted.unwrap();
-                let (seen, fall) = (seen.clone(), fall.clone());
-                passing.spawn(async move {
-                    let mut plain = TcpStream::connect(server).await.unwrap();
-                    let (mut asked, mut told) = tcp.split();
-                    let (mut answers, mut requests) = plain.split();
-                    let mut request = [0; 4096];
-                    let forward = async {
-                        while let Ok(bytes @ 1..) = asked.read(&mut request).await {
-                            let request = &request[..bytes];
-                            if request.starts_with(b"POST ") {
-                                seen.fetch_add(1, Ordering::Relaxed);
-                            } else if seen.load(Ordering::Relaxed) >= operations {
-                                // Only once.
-                                seen.store(0, Ordering::Relaxed);
-                                return fall.notify_one();
-                            }
-                            requests.write_all(request).await.unwrap();
-                        }
-                    };
-                    tokio::select! {
-                        () = forward => {}
-                        _ = copy(&mut answers, &mut told) => {}
-                    }
-                });
-            }
-        });
-    });
-    port.recv().unwrap()
+                tokio::select! {
+                    () = forward => {}
+                    _ = copy(&mut answers, &mut told) => {}
+                }
+            });
+        }
+    })
 }
 
 #[test]

@@ -227,8 +227,21 @@ mod tests {
     use std::{collections::VecDeque, convert::Infallible, task::Context};
     use tokio::time::Instant;
 
-    /// A body of unknown length, in pieces.
-    struct Pieces(VecDeque<&'static [u8]>);
+    /// A body in pieces.
+    struct Pieces {
+        rest: VecDeque<&'static [u8]>,
+        /// Its length as its sender announces it, if it does.
+        announced: Option<u64>,
+    }
+
+    impl Pieces {
+        fn of(pieces: &[&'static [u8]]) -> Self {
+            Self {
+                rest: pieces.iter().copied().collect(),
+                announced: None,
+            }
+        }
+    }
 
     impl Body for Pieces {
         type Data = Bytes;
@@ -238,14 +251,23 @@ mod tests {
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            let piece = self.0.pop_front().map(Bytes::from_static);
+            let piece = self.rest.pop_front().map(Bytes::from_static);
             Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.announced.map(SizeHint::with_exact).unwrap_or_default()
         }
     }
 
     async fn pieces(pieces: &[&'static [u8]], bytes_max: usize) -> Result<Bytes, Error> {
-        let pieces = Pieces(pieces.iter().copied().collect());
-        read(pin!(pieces), &head(), &settings(bytes_max), &bodies()).await
+        read(
+            pin!(Pieces::of(pieces)),
+            &head(),
+            &settings(bytes_max),
+            &bodies(),
+        )
+        .await
     }
 
     fn settings(body_bytes_max: usize) -> Settings {
@@ -269,7 +291,10 @@ mod tests {
     async fn incomplete_bodies_are_limited_in_total_and_per_connection() {
         let (settings, bodies) = (settings(99), bodies());
         let read = |pieces: &[&'static [u8]]| {
-            let pieces = Pieces(pieces.iter().copied().collect());
+            let pieces = Pieces {
+                rest: pieces.iter().copied().collect(),
+                announced: None,
+            };
             let (settings, bodies) = (&settings, &bodies);
             async move { read(pin!(pieces), &head(), settings, bodies).await }
         };
@@ -292,7 +317,7 @@ mod tests {
         first.add(4).expect("there is room");
         let mut head = head();
         head.extensions.insert(connection);
-        let pieces = Pieces(VecDeque::from([&b"1"[..], b"2"]));
+        let pieces = Pieces::of(&[b"1", b"2"]);
         let refused = super::read(pin!(pieces), &head, &settings, &bodies).await;
         assert_eq!(refused, Err(busy));
         assert_eq!(
@@ -313,25 +338,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_length_that_is_only_announced_takes_no_memory() {
-        struct Announced(Pieces);
-
-        impl Body for Announced {
-            type Data = Bytes;
-            type Error = Infallible;
-
-            fn poll_frame(
-                mut self: Pin<&mut Self>,
-                context: &mut Context<'_>,
-            ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-                Pin::new(&mut self.0).poll_frame(context)
-            }
-
-            fn size_hint(&self) -> SizeHint {
-                SizeHint::with_exact(1 << 20)
-            }
-        }
-
-        let body = Announced(Pieces(VecDeque::from([&b"ab"[..], b"cd"])));
+        let body = Pieces {
+            announced: Some(1 << 20),
+            ..Pieces::of(&[b"ab", b"cd"])
+        };
         let whole = read(pin!(body), &head(), &settings(1 << 20), &bodies()).await;
         let whole = Vec::from(whole.expect("a body"));
         assert_eq!(whole, b"abcd");
@@ -368,7 +378,7 @@ mod tests {
         assert!(drain(pin!(full("12345678")), &none, &settings).await);
         assert!(!drain(pin!(full("123456789")), &none, &settings).await);
         assert!(!drain(pin!(full("12345678")), &expects, &settings).await);
-        let unannounced = Pieces(VecDeque::from([&b"x"[..]]));
+        let unannounced = Pieces::of(&[b"x"]);
         assert!(!drain(pin!(unannounced), &none, &settings).await);
 
         let start = Instant::now();

@@ -96,7 +96,8 @@ fn spelt(path: &Path) -> PathBuf {
 
 /// Returns whether a report replaces what is there: not a device, which takes several.
 fn is_replaced(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|there| there.is_file()) || !path.exists()
+    let there = fs::metadata(path).ok();
+    there.is_none_or(|there| there.is_file())
 }
 
 /// Refuses a file that is named twice: each report would replace the one before it.
